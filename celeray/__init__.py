@@ -1,0 +1,39 @@
+"""A GPU cluster behind Celery: tasks on `gpu.*` queues run on Ray, on the device where their VRAM fits.
+
+Importing this package is cheap: each name is loaded when it is first used.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from celeray.scheduler.installation import install as install
+    from celeray.scheduler.require import require as require
+    from celeray.scheduler.settings import Settings as Settings
+
+    __version__: str
+
+__all__ = ["Settings", "__version__", "install", "require"]
+
+_HOMES = {
+    "install": "celeray.scheduler.installation",
+    "require": "celeray.scheduler.require",
+    "Settings": "celeray.scheduler.settings",
+}
+
+
+def __getattr__(name: str) -> Any:
+    if name == "__version__":
+        value: Any = importlib.import_module("importlib.metadata").version("celeray")
+    elif name in _HOMES:
+        value = getattr(importlib.import_module(_HOMES[name]), name)
+    else:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

@@ -1,0 +1,37 @@
+"""The `celeray` command, and the same commands as `celery -A proj celeray ...`.
+
+Every `celery` call imports this module, so it imports nothing but click; each command's module comes when it is run.
+"""
+
+from __future__ import annotations
+
+import click
+
+from celeray.cli.lazy import LazyGroup
+
+COMMANDS = {
+    "up": "celeray.cli.up:up",
+    "bridge": "celeray.cli.bridge:bridge",
+    "api": "celeray.cli.api:api",
+    "node": "celeray.cli.node:node",
+    "status": "celeray.cli.status:status",
+    "get": "celeray.cli.get:get",
+    "config": "celeray.cli.config:config",
+    "doctor": "celeray.cli.doctor:doctor",
+}
+
+CONTEXT = {"help_option_names": ["-h", "--help"], "max_content_width": 110}
+
+
+@click.group(cls=LazyGroup, commands_by_name=COMMANDS, context_settings=CONTEXT)
+@click.version_option(package_name="celeray")
+def main() -> None:
+    """A GPU cluster behind Celery.
+
+    Exit codes: 0 good, 1 degraded or failed, 2 usage, 69 unreachable.
+    """
+
+
+@click.group("celeray", cls=LazyGroup, commands_by_name=COMMANDS, context_settings=CONTEXT)
+def celery_plugin(**_preload_options: object) -> None:
+    """celeray's commands, for the app of `celery -A`."""

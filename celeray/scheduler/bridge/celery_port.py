@@ -1,0 +1,113 @@
+"""A run's message side on Celery: the callbacks of the worker's `Request` (celery/worker/request.py).
+
+Celery's promises are kept by Celery's own code: this only calls it at the right time. `on_success` and `on_failure`
+acknowledge, reject, send events, mark results; `on_timeout` does it for time limits; `revoked` for what is not wanted.
+"""
+
+from __future__ import annotations
+
+import logging
+import pickle
+from collections.abc import Callable
+from typing import Any
+
+from billiard.einfo import ExceptionInfo, ExceptionWithTraceback
+from celery.exceptions import Ignore, Reject, Retry, WorkerLostError
+
+from celeray.scheduler.moving import give_back
+from celeray.scheduler.status import TaskState
+
+logger = logging.getLogger(__name__)
+
+
+class CeleryPort:
+    """Implements `RunPort` for one `celery.worker.request.Request`."""
+
+    __slots__ = ("_accept", "_args", "_callback", "_error_callback", "_request", "_timeout")
+
+    def __init__(
+        self,
+        request: Any,
+        args: tuple[Any, ...],
+        *,
+        accept_callback: Callable[[int, float], None],
+        callback: Callable[[Any], None],
+        error_callback: Callable[[Any], None],
+        timeout_callback: Callable[[bool, float], None],
+    ) -> None:
+        """
+        Args:
+            args: what the trace function takes: task name, task id, request dict, body, content type and encoding.
+        """
+        self._request = request
+        self._args = args
+        self._accept = accept_callback
+        self._callback = callback
+        self._error_callback = error_callback
+        self._timeout = timeout_callback
+
+    def wanted(self) -> bool:
+        # Celery checked when it handed the message over; it may have waited for hours since.
+        return not self._request.revoked()
+
+    def payload(self) -> bytes:
+        name, task_id, request, body, content_type, content_encoding = self._args
+        if content_type:
+            # The trace function decodes the body itself, so the decoded copy need not travel.
+            request = {key: value for key, value in request.items() if key not in ("args", "kwargs")}
+            body = bytes(body) if isinstance(body, memoryview | bytearray) else body
+        return pickle.dumps((name, task_id, request, body, content_type, content_encoding), protocol=5)
+
+    def begun(self, key: int, at: float) -> None:
+        self._accept(key, at)
+
+    def came_back(self, payload: bytes) -> TaskState:
+        try:
+            failed, retval, runtime = pickle.loads(payload)  # noqa: S301 - written by our executor, sent by Ray
+        except Exception as error:  # noqa: BLE001 - whatever a foreign class raises while it is rebuilt
+            logger.exception("the outcome of %s can't be read", self._request.id)
+            return self._fail(error)
+        try:
+            self._callback((failed, retval, runtime))
+        except (SystemExit, KeyboardInterrupt) as error:
+            # The task ended its process; so says on_success, which raises it in the worker's own process.
+            return self._fail(WorkerLostError(f"the task raised {error!r}"))
+        return _state(retval) if failed else TaskState.SUCCEEDED
+
+    def lost(self, detail: str) -> TaskState:
+        self._fail(WorkerLostError(detail))
+        return TaskState.LOST
+
+    def refused(self, error: Exception) -> None:
+        self._fail(error)
+
+    def soft_limit(self, seconds: float) -> None:
+        self._timeout(True, seconds)
+
+    def hard_limit(self, seconds: float) -> None:
+        self._timeout(False, seconds)
+
+    def give_back(self) -> None:
+        give_back(self._request)
+
+    def _fail(self, error: Exception) -> TaskState:
+        try:
+            raise error
+        except Exception:  # noqa: BLE001 - raised in the line above, for its traceback
+            self._error_callback(ExceptionInfo())
+        return TaskState.FAILED
+
+
+def _state(einfo: Any) -> TaskState:
+    error = einfo.exception
+    if isinstance(error, ExceptionWithTraceback):
+        error = error.exc
+    match error:
+        case Retry():
+            return TaskState.RETRIED
+        case Reject():
+            return TaskState.REJECTED
+        case Ignore():
+            return TaskState.SUCCEEDED
+        case _:
+            return TaskState.FAILED

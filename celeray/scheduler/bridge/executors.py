@@ -1,0 +1,119 @@
+"""The executors that this bridge has on the cluster, and which class an executor belongs to."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator
+from dataclasses import dataclass, field, replace
+
+from celeray.scheduler.model import Isolation, ResourceRequest, WarmExecutor
+from celeray.scheduler.states import ALIVE, EXECUTOR_TRANSITIONS, ExecutorState, transition
+
+CPU_CLASS = "cpu"
+"""The one class of an app for all work that needs no device."""
+
+
+def executor_class(task_name: str, request: ResourceRequest) -> str:
+    """The class of executors that may run the task: the shared name if it asks for one, else its own.
+
+    Readable in the status: `film.generate_image@1x12288MiB#3f2a`; the digest tells apart requests that differ
+    in what the text does not show.
+    """
+    fresh = "fresh:" if request.isolation is Isolation.FRESH else ""
+    if request.executor is not None:
+        return f"{fresh}shared:{request.executor}"
+    if request.gpus == 0 and not fresh:
+        return CPU_CLASS
+    room = "whole" if request.memory_mib is None else f"{request.memory_mib}MiB"
+    digest = hashlib.sha256(repr(request).encode()).hexdigest()[:4]
+    return f"{fresh}{task_name}@{request.gpus}x{room}#{digest}"
+
+
+@dataclass(slots=True, eq=False)
+class Executor:
+    """One process on the cluster."""
+
+    executor_id: str
+    executor_class: str
+    node_id: str
+    device_uuids: tuple[str, ...]
+    memory_mib: int
+    exclusive: bool
+    host_memory_mib: int
+    fresh: bool
+    changed_at: float
+    """Monotonic time of the last change of state."""
+    state: ExecutorState = ExecutorState.STARTING
+    pid: int | None = None
+    run_id: int | None = None
+    """What it runs now. One at a time: a message's batch is not begun while the one before it runs."""
+    runs: int = 0
+    recycle: bool = False
+    """To end after the current run."""
+    view: WarmExecutor = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.view = WarmExecutor(
+            executor_id=self.executor_id,
+            executor_class=self.executor_class,
+            node_id=self.node_id,
+            device_uuids=self.device_uuids,
+            memory_mib=self.memory_mib,
+            exclusive=self.exclusive,
+            idle=False,
+            starting=not self.fresh,
+            last_used=self.changed_at,
+            host_memory_mib=self.host_memory_mib,
+        )
+
+    def move(self, state: ExecutorState, now: float) -> None:
+        """Go to the next state.
+
+        Raises:
+            ValueError: the table of transitions has no such step.
+        """
+        self.state = transition(EXECUTOR_TRANSITIONS, self.state, state)
+        self.changed_at = now
+        self.view = replace(
+            self.view,
+            idle=state is ExecutorState.IDLE,
+            starting=state is ExecutorState.STARTING and not self.fresh,
+            last_used=now,
+        )
+
+
+class ExecutorTable:
+    """All executors that hold devices, by id."""
+
+    def __init__(self) -> None:
+        self._executors: dict[str, Executor] = {}
+
+    def __iter__(self) -> Iterator[Executor]:
+        return iter(list(self._executors.values()))
+
+    def __len__(self) -> int:
+        return len(self._executors)
+
+    def add(self, executor: Executor) -> None:
+        """Enter a new executor."""
+        self._executors[executor.executor_id] = executor
+
+    def get(self, executor_id: str | None) -> Executor | None:
+        """The executor, or None where it is gone."""
+        return self._executors.get(executor_id) if executor_id is not None else None
+
+    def drop(self, executor_id: str) -> None:
+        """Forget an executor whose room was given back."""
+        self._executors.pop(executor_id, None)
+
+    def alive(self) -> list[Executor]:
+        """Those that run or will run tasks."""
+        return [executor for executor in self._executors.values() if executor.state in ALIVE]
+
+    def views(self) -> tuple[WarmExecutor, ...]:
+        """The live executors as placement sees them."""
+        return tuple(executor.view for executor in self._executors.values() if executor.state in ALIVE)
+
+    def starting_nodes(self) -> list[str]:
+        """The node of each executor that starts, for the bound on concurrent starts."""
+        return [e.node_id for e in self._executors.values() if e.state is ExecutorState.STARTING]

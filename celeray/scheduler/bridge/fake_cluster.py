@@ -1,0 +1,160 @@
+"""A cluster in memory, for tests and simulation: it does what it is told, when it is told.
+
+Nothing happens by itself. `sent` holds what the scheduler asked for, and the `finish`, `die`, ... methods make the
+events that a real cluster would send.
+"""
+
+from __future__ import annotations
+
+import pickle
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from typing import Any
+
+from celeray.scheduler.cluster import (
+    ClusterDown,
+    ClusterUp,
+    EndCause,
+    ExecutorEnded,
+    ExecutorSpec,
+    ExecutorStarted,
+    Listener,
+    NodeRead,
+    RunEnded,
+    RunSpec,
+    RunStarted,
+)
+from celeray.scheduler.model import DeviceProcess, DeviceReading, NodeReading
+
+
+@dataclass(slots=True)
+class FakeExecutor:
+    """An executor of the fake."""
+
+    spec: ExecutorSpec
+    pid: int
+    started: bool = False
+    run: RunSpec | None = None
+    used_mib: int = 0
+    """VRAM that its process uses on each of its devices."""
+    signals: list[int] = field(default_factory=list)
+
+
+class FakeCluster:
+    """Implements `Cluster`. `nodes` maps a node id to its devices: uuid, type and total MiB."""
+
+    def __init__(self, nodes: dict[str, Iterable[tuple[str, str, int]]], *, cpus: int = 8, memory_mib: int = 65_536) -> None:
+        self.nodes = {node: tuple(devices) for node, devices in nodes.items()}
+        self.executors: dict[str, FakeExecutor] = {}
+        self.foreign_mib: dict[str, int] = {}
+        self.stopped = False
+        self.reads: list[str] = []
+        self._cpus_milli = cpus * 1000
+        self._memory_mib = memory_mib
+        self._listener: Listener | None = None
+        self._next_pid = 1000
+
+    # Cluster
+
+    def start(self, listener: Listener) -> None:
+        self._listener = listener
+
+    def stop(self, timeout_s: float) -> None:  # noqa: ARG002 - the protocol's signature
+        self.stopped = True
+
+    def start_executor(self, spec: ExecutorSpec) -> None:
+        self._next_pid += 1
+        self.executors[spec.executor_id] = FakeExecutor(spec, self._next_pid)
+
+    def run(self, executor_id: str, run: RunSpec) -> None:
+        if executor := self.executors.get(executor_id):
+            executor.run = run
+
+    def stop_executor(self, executor_id: str, *, force: bool) -> None:
+        executor = self.executors.get(executor_id)
+        if executor is not None and (force or executor.run is None):
+            self.end(executor_id, EndCause.STOPPED)
+
+    def signal_executor(self, executor_id: str, signum: int) -> None:
+        if executor := self.executors.get(executor_id):
+            executor.signals.append(signum)
+
+    def read_node(self, node_id: str) -> None:
+        self.reads.append(node_id)
+
+    # What a test makes happen
+
+    def up(self, now: float) -> None:
+        """The cluster answers, and every node is read."""
+        self._send(ClusterUp("fake"))
+        self.read_all(now)
+
+    def down(self, detail: str = "gone") -> None:
+        """The cluster is lost with every executor."""
+        self.executors.clear()
+        self._send(ClusterDown(detail))
+
+    def read_all(self, now: float) -> None:
+        """A reading of every node, taken at `now`."""
+        for node_id in self.nodes:
+            self._send(NodeRead(self.reading(node_id, now)))
+
+    def reading(self, node_id: str, now: float) -> NodeReading:
+        """What the node shows: what executors use, and what was set as foreign."""
+        return NodeReading(
+            node_id=node_id,
+            name=node_id,
+            address="127.0.0.1",
+            cpus_milli=self._cpus_milli,
+            memory_mib=self._memory_mib,
+            labels={},
+            devices=tuple(
+                self._device(index, uuid, name, total)
+                for index, (uuid, name, total) in enumerate(self.nodes[node_id])
+            ),
+            requested_at=now,
+            simulated=True,
+        )
+
+    def _device(self, index: int, uuid: str, name: str, total: int) -> DeviceReading:
+        processes = tuple(
+            DeviceProcess(executor.pid, executor.used_mib)
+            for executor in self.executors.values()
+            if uuid in executor.spec.device_uuids and executor.used_mib
+        )
+        used = sum(process.used_mib or 0 for process in processes) + self.foreign_mib.get(uuid, 0)
+        return DeviceReading(uuid, index, name, total, used, processes)
+
+    def started(self, executor_id: str) -> None:
+        """The executor is up."""
+        executor = self.executors[executor_id]
+        executor.started = True
+        self._send(ExecutorStarted(executor_id, executor.pid))
+
+    def start_all(self) -> None:
+        """Every warm executor that was asked for is up."""
+        for executor_id, executor in list(self.executors.items()):
+            if not executor.started and not executor.spec.fresh:
+                self.started(executor_id)
+
+    def begin(self, executor_id: str) -> None:
+        """A fresh executor's process has begun its task."""
+        executor = self.executors[executor_id]
+        assert executor.run is not None, f"{executor_id} has no run"
+        self._send(RunStarted(executor_id, executor.run.run_id, executor.pid))
+
+    def finish(self, executor_id: str, retval: Any = "None", *, failed: bool = False, rss_mib: int | None = None) -> None:
+        """The executor's run comes back."""
+        executor = self.executors[executor_id]
+        assert executor.run is not None, f"{executor_id} has no run"
+        run, executor.run = executor.run, None
+        self._send(RunEnded(executor_id, run.run_id, pickle.dumps((int(failed), retval, 0.1)), rss_mib))
+
+    def end(self, executor_id: str, cause: EndCause = EndCause.DIED, detail: str = "") -> None:
+        """The executor is gone, with its run and its memory."""
+        if self.executors.pop(executor_id, None):
+            self._send(ExecutorEnded(executor_id, cause, detail or cause))
+
+    def _send(self, event: Any) -> None:
+        assert self._listener is not None, "the cluster was not started"
+        self._listener(event)

@@ -1,0 +1,249 @@
+"""The executors of this bridge: started where the ledger has room, stopped, and given up when they are gone.
+
+The only writer of the ledger. Knows nothing of runs but their number: the dispatcher tells what an executor runs,
+and is told which run an executor took along when it died.
+"""
+
+from __future__ import annotations
+
+import logging
+import uuid
+from dataclasses import dataclass
+from itertools import count
+
+from celeray.scheduler.bridge.deadlines import Deadline, Deadlines, Due
+from celeray.scheduler.bridge.executors import Executor, ExecutorTable
+from celeray.scheduler.bridge.starts import StartFailures
+from celeray.scheduler.clock import Clock
+from celeray.scheduler.cluster import AppSpec, Cluster, EndCause, ExecutorEnded, ExecutorSpec, ExecutorStarted
+from celeray.scheduler.ledger import Ledger, Reservation
+from celeray.scheduler.model import Isolation, NodeReading, Placement, Snapshot, WaitingTask
+from celeray.scheduler.settings import Settings
+from celeray.scheduler.states import ExecutorState
+
+logger = logging.getLogger(__name__)
+
+STOP_GRACE_S = 10.0
+"""How long an executor may take to end by itself, Celery's shutdown signals included."""
+
+
+@dataclass(frozen=True, slots=True)
+class ExecutorLimits:
+    """When an executor is replaced; None: never."""
+
+    max_runs: int | None = None
+    max_rss_mib: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class LostRun:
+    """A run that an executor took along."""
+
+    run_id: int
+    executor_id: str
+    detail: str
+
+
+class Fleet:
+    """Executors and the ledger that holds their room."""
+
+    def __init__(
+        self,
+        cluster: Cluster,
+        settings: Settings,
+        app: AppSpec,
+        clock: Clock,
+        deadlines: Deadlines,
+        limits: ExecutorLimits,
+    ) -> None:
+        self.ledger = Ledger(
+            headroom_mib=settings.vram_headroom_mib,
+            reading_max_age_s=settings.reading_max_age_s,
+            start_concurrency=settings.executor_start_concurrency,
+        )
+        self.executors = ExecutorTable()
+        self.starts = StartFailures()
+        self._cluster = cluster
+        self._settings = settings
+        self._app = app
+        self._clock = clock
+        self._deadlines = deadlines
+        self._limits = limits
+        self._numbers = count(1)
+        self._prefix = uuid.uuid4().hex[:6]
+
+    def snapshot(self, now: float) -> Snapshot:
+        """What placement sees."""
+        return Snapshot(self.ledger.nodes(now, self.executors.starting_nodes()), self.executors.views())
+
+    # Start and stop
+
+    def start(self, task: WaitingTask, placement: Placement, now: float) -> Executor:
+        """Reserve the placement's room and start an executor there."""
+        request = task.request
+        executor = Executor(
+            executor_id=f"{self._prefix}-{next(self._numbers)}",
+            executor_class=task.executor_class,
+            node_id=placement.node_id,
+            device_uuids=placement.device_uuids,
+            memory_mib=placement.memory_mib,
+            exclusive=request.exclusive,
+            host_memory_mib=request.host_memory_mib,
+            fresh=request.isolation is Isolation.FRESH,
+            changed_at=now,
+        )
+        self.ledger.reserve(
+            Reservation(
+                holder=executor.executor_id,
+                node_id=executor.node_id,
+                device_uuids=executor.device_uuids,
+                memory_mib=executor.memory_mib,
+                exclusive=executor.exclusive,
+                host_memory_mib=executor.host_memory_mib,
+            ),
+            now,
+        )
+        self.ledger.book_cpus(executor.executor_id, executor.node_id, request.cpus_milli)
+        self.executors.add(executor)
+        self._cluster.start_executor(self._spec(executor, request.cpus_milli // 1000, now))
+        return executor
+
+    def _spec(self, executor: Executor, cpus: int, now: float) -> ExecutorSpec:
+        return ExecutorSpec(
+            executor_id=executor.executor_id,
+            executor_class=executor.executor_class,
+            node_id=executor.node_id,
+            device_uuids=executor.device_uuids,
+            share=self._share(executor, now),
+            memory_mib=executor.memory_mib,
+            app=self._app,
+            cpus=cpus,
+            fresh=executor.fresh,
+            runtime_env=self._settings.runtime_env,
+        )
+
+    def _share(self, executor: Executor, now: float) -> float:
+        """Ray's fraction of the first device: a guard, cut to the four decimals that Ray keeps."""
+        if not executor.device_uuids:
+            return 0.0
+        total = self.ledger.account(executor.device_uuids[0], now).reading.total_mib or 0
+        if executor.exclusive or not total:
+            return 1.0
+        return max(1, min(10_000, executor.memory_mib * 10_000 // total)) / 10_000
+
+    def stop(self, executor: Executor, *, force: bool = False) -> None:
+        """Tell an executor to end, and kill it after a grace. It keeps its room until it is gone."""
+        now = self._clock.monotonic()
+        if executor.state is ExecutorState.RECLAIMING:
+            return
+        if executor.state is not ExecutorState.ENDING:
+            executor.move(ExecutorState.ENDING, now)
+            self.ledger.set_ending(executor.executor_id)
+        self._cluster.stop_executor(executor.executor_id, force=force)
+        if not force:
+            self._deadlines.add(now + STOP_GRACE_S, Deadline(Due.KILL, executor_id=executor.executor_id))
+
+    def kill_if_ending(self, executor_id: str) -> None:
+        """The grace is over: an executor that still ends is killed."""
+        executor = self.executors.get(executor_id)
+        if executor is not None and executor.state is ExecutorState.ENDING:
+            logger.warning("executor %s did not end within %.0f s: killed", executor_id, STOP_GRACE_S)
+            self.stop(executor, force=True)
+
+    def recycle(self) -> None:
+        """Replace every executor: idle ones now, the others after what they run."""
+        for executor in self.executors.alive():
+            if executor.state is ExecutorState.IDLE:
+                self.stop(executor)
+            else:
+                executor.recycle = True
+
+    # What an executor does
+
+    def started(self, event: ExecutorStarted) -> None:
+        """A warm executor is up and idle."""
+        executor = self.executors.get(event.executor_id)
+        if executor is None or executor.state is not ExecutorState.STARTING:
+            return
+        self._set_pid(executor, event.pid)
+        self.ledger.unbook_cpus(executor.executor_id)
+        executor.move(ExecutorState.IDLE, self._clock.monotonic())
+        self.starts.succeeded(executor.executor_class)
+
+    def fresh_started(self, executor: Executor, pid: int) -> None:
+        """A fresh process has begun its task. It keeps the CPUs that it started with."""
+        self._set_pid(executor, pid)
+        executor.move(ExecutorState.BUSY, self._clock.monotonic())
+        self.starts.succeeded(executor.executor_class)
+
+    def _set_pid(self, executor: Executor, pid: int) -> None:
+        executor.pid = pid
+        self.ledger.set_pid(executor.executor_id, pid)
+
+    def take(self, executor: Executor, cpus_milli: int, now: float) -> None:
+        """An idle executor gets a task."""
+        if cpus_milli:
+            self.ledger.book_cpus(executor.executor_id, executor.node_id, cpus_milli)
+        executor.move(ExecutorState.BUSY, now)
+
+    def free(self, executor: Executor, rss_mib: int | None) -> None:
+        """The executor's run is over: idle again, or replaced where its limits say so."""
+        executor.run_id = None
+        self.ledger.unbook_cpus(executor.executor_id)
+        if executor.state is not ExecutorState.BUSY or executor.fresh:
+            return
+        executor.move(ExecutorState.IDLE, self._clock.monotonic())
+        spent = self._limits.max_runs is not None and executor.runs >= self._limits.max_runs
+        fat = self._limits.max_rss_mib is not None and (rss_mib or 0) > self._limits.max_rss_mib
+        if spent or fat or executor.recycle:
+            self.stop(executor)
+
+    # Ends
+
+    def ended(self, event: ExecutorEnded) -> LostRun | None:
+        """The process is dead; its room comes back with the node's next reading. Returns the run that it had."""
+        executor = self.executors.get(event.executor_id)
+        if executor is None or executor.state is ExecutorState.RECLAIMING:
+            return None
+        if event.cause is EndCause.START_FAILED:
+            now = self._clock.monotonic()
+            wait = self.starts.failed(executor.executor_class, now) - now
+            logger.error(
+                "no executor of %s starts, next try in %.0f s: %s", executor.executor_class, wait, event.detail
+            )
+        return self._gone(executor, event.detail)
+
+    def observe(self, reading: NodeReading) -> None:
+        """Take a reading, and forget the executors whose room it gives back."""
+        for holder in self.ledger.observe(reading):
+            self.executors.drop(holder)
+
+    def lose_node(self, node_id: str) -> list[LostRun]:
+        """A node is gone with everything on it."""
+        holders = self.ledger.forget_node(node_id)
+        return self._lose(holders, f"node {node_id} is gone")
+
+    def lose_all(self, detail: str) -> list[LostRun]:
+        """The cluster is gone; readings of the next one start from nothing."""
+        self.ledger.clear()
+        return self._lose(tuple(executor.executor_id for executor in self.executors), detail)
+
+    def _lose(self, executor_ids: tuple[str, ...], detail: str) -> list[LostRun]:
+        lost = []
+        for executor_id in executor_ids:
+            executor = self.executors.get(executor_id)
+            if executor is not None and executor.state is not ExecutorState.RECLAIMING:
+                lost.append(self._gone(executor, detail))
+            self.executors.drop(executor_id)
+        return [run for run in lost if run is not None]
+
+    def _gone(self, executor: Executor, detail: str) -> LostRun | None:
+        now = self._clock.monotonic()
+        run_id, executor.run_id = executor.run_id, None
+        executor.move(ExecutorState.RECLAIMING, now)
+        self.ledger.end(executor.executor_id, now)
+        if self.ledger.reservation(executor.executor_id) is None:
+            self.executors.drop(executor.executor_id)
+        else:
+            self._cluster.read_node(executor.node_id)
+        return None if run_id is None else LostRun(run_id, executor.executor_id, detail)

@@ -1,0 +1,110 @@
+"""The bridge's state as the value that REST and CLI show."""
+
+from __future__ import annotations
+
+from collections import Counter
+
+from celeray.scheduler.bridge.dispatcher import Dispatcher
+from celeray.scheduler.bridge.run import Run
+from celeray.scheduler.ledger import DeviceAccount
+from celeray.scheduler.model import NodeState
+from celeray.scheduler.states import RunState
+from celeray.scheduler.status import BridgeQueue, DeviceStatus, ExecutorStatus, NodeStatus
+
+
+def nodes(dispatcher: Dispatcher, now: float) -> tuple[NodeStatus, ...]:
+    """Every node with what is left on it; `now` is monotonic seconds."""
+    states = {state.node_id: state for state in dispatcher.fleet.ledger.nodes(now)}
+    found = []
+    for reading in dispatcher.fleet.ledger.readings():
+        state: NodeState = states[reading.node_id]
+        found.append(
+            NodeStatus(
+                node_id=reading.node_id,
+                name=reading.name,
+                address=reading.address,
+                cpus_milli=reading.cpus_milli,
+                cpus_free_milli=state.cpus_free_milli,
+                memory_mib=reading.memory_mib,
+                memory_free_mib=state.memory_free_mib,
+                labels=dict(reading.labels),
+                draining=state.draining,
+                reading_age_s=max(0.0, now - reading.requested_at),
+                simulated=reading.simulated,
+                driver_version=reading.driver_version,
+                devices=tuple(device.uuid for device in reading.devices),
+            )
+        )
+    return tuple(found)
+
+
+def devices(dispatcher: Dispatcher, now: float) -> tuple[DeviceStatus, ...]:
+    """Every leased device by owner of its memory."""
+    ledger = dispatcher.fleet.ledger
+    return tuple(_device(account, ledger.node_name(account.node_id)) for account in ledger.accounts(now))
+
+
+def _device(account: DeviceAccount, node_name: str) -> DeviceStatus:
+    reading = account.reading
+    return DeviceStatus(
+        uuid=reading.uuid,
+        index=reading.index,
+        node_id=account.node_id,
+        node_name=node_name,
+        name=reading.name,
+        total_mib=reading.total_mib,
+        used_mib=reading.used_mib,
+        reserved_mib=account.reserved_mib,
+        foreign_mib=account.foreign_mib,
+        schedulable_mib=account.schedulable_mib,
+        health=reading.health,
+        health_reason=reading.health_reason,
+        utilization_pct=reading.utilization_pct,
+        temperature_c=reading.temperature_c,
+        power_mw=reading.power_mw,
+        executors=account.holders,
+    )
+
+
+def executors(dispatcher: Dispatcher) -> tuple[ExecutorStatus, ...]:
+    """Every executor that holds room."""
+    found = []
+    for executor in dispatcher.fleet.executors:
+        run = dispatcher.running.get(executor.run_id) if executor.run_id is not None else None
+        found.append(
+            ExecutorStatus(
+                executor_id=executor.executor_id,
+                executor_class=executor.executor_class,
+                state=executor.state,
+                node_id=executor.node_id,
+                device_uuids=executor.device_uuids,
+                memory_mib=executor.memory_mib,
+                pid=executor.pid,
+                tasks=(run.task_id,) if run else (),
+                runs=executor.runs,
+            )
+        )
+    return tuple(found)
+
+
+def queues(dispatcher: Dispatcher) -> tuple[BridgeQueue, ...]:
+    """What the bridge holds, by the queue that it came from."""
+    waiting: dict[str, list[Run]] = {}
+    for run in dispatcher.waiting:
+        waiting.setdefault(run.queue, []).append(run)
+    running: Counter[str] = Counter()
+    for run in dispatcher.running.values():
+        if run.state is RunState.RUNNING:
+            running[run.queue] += 1
+        else:
+            waiting.setdefault(run.queue, []).append(run)
+    return tuple(
+        BridgeQueue(
+            name=name,
+            waiting=len(waiting.get(name, ())),
+            running=running[name],
+            oldest_received_at=min((run.facts.received_at for run in waiting.get(name, ())), default=None),
+            reasons=dict(Counter(run.reason for run in waiting.get(name, ()) if run.reason is not None)),
+        )
+        for name in sorted(set(waiting) | set(running))
+    )

@@ -1,0 +1,308 @@
+"""What happened to each run in this bridge, collected on the consumer thread and taken twice a second.
+
+The dispatcher tells of a run three times: `received` returns a handle, `started` and `ended` (or `given_back`)
+take it. Each is a few assignments: no lock, no JSON, no Redis. Not thread-safe: only `TaskFacts.stored`
+is meant for another thread, and only on facts that `take` handed out.
+"""
+
+from __future__ import annotations
+
+from bisect import bisect_left
+from collections import Counter
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from pydantic_core import to_json
+
+from celeray.scheduler.metrics import EXECUTION_BOUNDS, PLACEMENT_BOUNDS
+from celeray.scheduler.model import ResourceRequest
+from celeray.scheduler.status import (
+    DETAIL_MAX_CHARS,
+    Counters,
+    FinishedCount,
+    StoredRecord,
+    TaskCount,
+    TaskHistogram,
+    TaskState,
+)
+
+OOM = "oom"
+"""The one outcome that is not a `TaskState`: a run that failed since its device ran out of memory."""
+UNEVENTFUL_MAX = 1_000
+"""Most runs a take that succeeded within it and so were never shown: at thousands a second, writing each would cost
+more than running it, and Redis keeps the newest 10,000 only."""
+
+
+class Begin:
+    """Where a run begins. One value serves an executor's first run, and another one all later runs."""
+
+    __slots__ = ("fields",)
+
+    def __init__(
+        self,
+        *,
+        node_id: str,
+        node_name: str,
+        device_uuids: tuple[str, ...],
+        executor_id: str,
+        executor_class: str,
+        warm: bool,
+    ) -> None:
+        """
+        Args:
+            warm: whether the executor had run a task before.
+        """
+        self.fields: dict[str, Any] = {
+            "node_id": node_id,
+            "node_name": node_name,
+            "device_uuids": device_uuids,
+            "executor_id": executor_id,
+            "executor_class": executor_class,
+            "warm": warm,
+        }
+
+
+class _Distribution:
+    """Observations by bucket."""
+
+    __slots__ = ("bounds", "counts", "sum")
+
+    def __init__(self, bounds: tuple[float, ...]) -> None:
+        self.bounds = bounds
+        self.counts = [0] * (len(bounds) + 1)
+        self.sum = 0.0
+
+    def observe(self, seconds: float) -> None:
+        # Clocks are set back now and then; a negative duration would make the sum shrink.
+        if seconds < 0.0:
+            seconds = 0.0
+        self.counts[bisect_left(self.bounds, seconds)] += 1
+        self.sum += seconds
+
+
+class _Tally:
+    """What is counted for one queue and task name."""
+
+    __slots__ = ("execution", "finished", "name", "placement", "queue", "running")
+
+    def __init__(self, queue: str, name: str) -> None:
+        self.queue = queue
+        self.name = name
+        self.running = 0
+        self.finished: Counter[str] = Counter()
+        self.placement = _Distribution(PLACEMENT_BOUNDS)
+        self.execution = _Distribution(EXECUTION_BOUNDS)
+
+
+class TaskFacts:
+    """One run, while the bridge holds it."""
+
+    __slots__ = (
+        "begin",
+        "changed",
+        "detail",
+        "ended_at",
+        "priority",
+        "reason",
+        "received_at",
+        "request",
+        "shown",
+        "started_at",
+        "state",
+        "tally",
+        "task_id",
+    )
+
+    def __init__(
+        self, task_id: str, tally: _Tally, priority: int, request: ResourceRequest, received_at: float
+    ) -> None:
+        self.task_id = task_id
+        self.tally = tally
+        self.priority = priority
+        self.request = request
+        self.received_at = received_at
+        self.state = TaskState.WAITING
+        self.begin: Begin | None = None
+        self.started_at: float | None = None
+        self.ended_at: float | None = None
+        self.reason: str | None = None
+        self.detail: str | None = None
+        self.changed = True
+        self.shown = False
+        """Whether an earlier take handed it out."""
+
+    def copy(self) -> TaskFacts:
+        """The facts as they are now."""
+        twin = TaskFacts.__new__(TaskFacts)
+        for slot in self.__slots__:
+            setattr(twin, slot, getattr(self, slot))
+        return twin
+
+    def stored(self, bridge_id: str, hostname: str) -> StoredRecord:
+        """The facts as Redis keeps them: JSON of a `TaskRecord`, made without building one, which costs thrice."""
+        started, ended = self.started_at, self.ended_at
+        record: dict[str, Any] = {
+            "task_id": self.task_id,
+            "name": self.tally.name,
+            "queue": self.tally.queue,
+            "priority": self.priority,
+            "state": self.state,
+            "bridge_id": bridge_id,
+            "hostname": hostname,
+            "gpus": self.request.gpus,
+            "vram_mib": self.request.memory_mib,
+            "received_at": self.received_at,
+            "started_at": started,
+            "ended_at": ended,
+            "reason": self.reason,
+            "detail": self.detail and self.detail[:DETAIL_MAX_CHARS],
+        }
+        if self.begin is not None:
+            record |= self.begin.fields
+        if started is not None:
+            record["wait_s"] = max(0.0, started - self.received_at)
+            record["run_s"] = None if ended is None else max(0.0, ended - started)
+        changed_at = ended or started or self.received_at
+        return StoredRecord(self.task_id, changed_at, ended is not None, to_json(record).decode())
+
+
+@dataclass(frozen=True, slots=True)
+class Taken:
+    """What `Recorder.take` returns."""
+
+    counters: Counters
+    """Since the bridge started."""
+    running_tasks: tuple[TaskCount, ...]
+    facts: Sequence[TaskFacts]
+    """Runs that changed since the last take, each once, in the order of their first change."""
+    skipped: int
+    """Runs that were counted but not handed out, since the bridge started; see `UNEVENTFUL_MAX`."""
+
+
+class Recorder:
+    """Collects the facts of all runs of one bridge."""
+
+    def __init__(self, *, uneventful_max: int = UNEVENTFUL_MAX) -> None:
+        self._uneventful_max = uneventful_max
+        self._tallies: dict[tuple[str, str], _Tally] = {}
+        self._changed: list[TaskFacts] = []
+        self._skipped = 0
+
+    def received(
+        self, task_id: str, name: str, queue: str, priority: int, request: ResourceRequest, at: float
+    ) -> TaskFacts:
+        """The bridge holds a message now.
+
+        Args:
+            priority: 1 to 10, 10 most urgent.
+            at: seconds since the epoch, as every `at` here.
+
+        Returns:
+            The handle for the other calls. Two runs with one task id are two handles.
+        """
+        tally = self._tallies.get((queue, name))
+        if tally is None:
+            tally = self._tallies[queue, name] = _Tally(queue, name)
+        facts = TaskFacts(task_id, tally, priority, request, at)
+        self._changed.append(facts)
+        return facts
+
+    def started(self, facts: TaskFacts, begin: Begin, at: float) -> None:
+        """The task's code begins to run."""
+        facts.state, facts.begin, facts.started_at = TaskState.RUNNING, begin, at
+        facts.tally.running += 1
+        facts.tally.placement.observe(at - facts.received_at)
+        self._touch(facts)
+
+    def ended(
+        self,
+        facts: TaskFacts,
+        state: TaskState,
+        at: float,
+        *,
+        outcome: str | None = None,
+        reason: str | None = None,
+        detail: str | None = None,
+    ) -> None:
+        """The run is over, whether or not it ever began.
+
+        Args:
+            outcome: what counts in the metrics where it is not `state` itself, for instance `OOM`.
+            reason: one word of a closed list, for instance a `Reason` or an `EndCause`.
+            detail: a sentence for the operator; cut after 1,000 characters.
+        """
+        if facts.state is TaskState.RUNNING:
+            facts.tally.running -= 1
+            facts.tally.execution.observe(at - (facts.started_at or at))
+        facts.state, facts.ended_at, facts.reason, facts.detail = state, at, reason, detail
+        facts.tally.finished[outcome or state] += 1
+        self._touch(facts)
+
+    def waits_again(self, facts: TaskFacts) -> None:
+        """The run was begun in vain, and the bridge keeps the message to place it again."""
+        if facts.state is TaskState.RUNNING:
+            facts.tally.running -= 1
+        facts.state, facts.begin, facts.started_at = TaskState.WAITING, None, None
+        self._touch(facts)
+
+    def given_back(self, facts: TaskFacts, at: float) -> None:
+        """The message went back to the broker, for instance at shutdown. It counts as nothing finished."""
+        if facts.state is TaskState.RUNNING:
+            facts.tally.running -= 1
+        facts.state, facts.ended_at, facts.reason = TaskState.LOST, at, "given_back"
+        self._touch(facts)
+
+    def take(self) -> Taken:
+        """Everything counted so far, and the runs that changed since the last take."""
+        changed, self._changed = self._changed, []
+        kept: list[TaskFacts] = []
+        uneventful = 0
+        for facts in reversed(changed):
+            facts.changed = False
+            if facts.state is TaskState.SUCCEEDED and not facts.shown:
+                uneventful += 1
+                if uneventful > self._uneventful_max:
+                    continue
+            facts.shown = True
+            # An ended run does not change any more; the others need a copy, since another thread reads it.
+            kept.append(facts.copy() if facts.ended_at is None else facts)
+        self._skipped += len(changed) - len(kept)
+        tallies = self._tallies.values()
+        running = tuple(
+            TaskCount(queue=tally.queue, name=tally.name, count=tally.running)
+            for tally in tallies
+            if tally.running
+        )
+        return Taken(_counters(tallies), running, kept[::-1], self._skipped)
+
+    def _touch(self, facts: TaskFacts) -> None:
+        if not facts.changed:
+            facts.changed = True
+            self._changed.append(facts)
+
+
+def _counters(tallies: Collection[_Tally]) -> Counters:
+    return Counters(
+        finished=tuple(
+            FinishedCount(queue=tally.queue, name=tally.name, outcome=outcome, count=count)
+            for tally in tallies
+            for outcome, count in tally.finished.items()
+        ),
+        placement=tuple(
+            _histogram(tally, tally.placement) for tally in tallies if any(tally.placement.counts)
+        ),
+        execution=tuple(
+            _histogram(tally, tally.execution) for tally in tallies if any(tally.execution.counts)
+        ),
+    )
+
+
+def _histogram(tally: _Tally, distribution: _Distribution) -> TaskHistogram:
+    return TaskHistogram(
+        queue=tally.queue,
+        name=tally.name,
+        bounds=distribution.bounds,
+        counts=tuple(distribution.counts),
+        sum=distribution.sum,
+    )

@@ -1,0 +1,101 @@
+"""What the bridge tells the outside: its status for the API, and its capacity for producers that refuse at publish."""
+
+from __future__ import annotations
+
+import os
+import time
+from typing import Any
+
+from celeray import __version__
+from celeray.scheduler.bridge import picture
+from celeray.scheduler.bridge.capacity_exchange import CapacityExchange
+from celeray.scheduler.bridge.dispatcher import Dispatcher
+from celeray.scheduler.bridge.publisher import StatusPublisher
+from celeray.scheduler.bridge.recorder import Recorder
+from celeray.scheduler.broker import broker_keys, broker_redis
+from celeray.scheduler.capacity import NodeCapacity
+from celeray.scheduler.errors import RequirementError
+from celeray.scheduler.model import ResourceRequest
+from celeray.scheduler.settings import Settings
+from celeray.scheduler.status import BridgeStatus
+from celeray.scheduler.status_store import StatusStore
+
+
+class Reporting:
+    """Builds a status on the consumer thread and hands it to the publisher's thread."""
+
+    def __init__(
+        self,
+        app: Any,
+        settings: Settings,
+        bridge_id: str,
+        hostname: str,
+        dispatcher: Dispatcher,
+        recorder: Recorder,
+    ) -> None:
+        self._app = app
+        self._settings = settings
+        self._bridge_id = bridge_id
+        self._hostname = hostname
+        self._dispatcher = dispatcher
+        self._recorder = recorder
+        self._started_at = time.time()
+        self._publisher = StatusPublisher(self._open_store)
+        self._capacity = CapacityExchange(bridge_id, lambda: broker_redis(app), broker_keys(app))
+
+    def start(self) -> None:
+        """Begin to write.
+
+        Raises:
+            ConfigurationError: the app has no Redis to write to.
+        """
+        broker_redis(self._app).close()
+        self._publisher.start()
+        self._capacity.start()
+
+    def refusal(self, request: ResourceRequest) -> RequirementError | None:
+        """The error for a request that no node of any bridge could ever hold; None where one could."""
+        return self._capacity.refusal(request)
+
+    def _open_store(self) -> StatusStore:
+        return StatusStore(
+            broker_redis(self._app),
+            keys=broker_keys(self._app),
+            interval_s=self._settings.status_interval_s,
+            result_ttl_s=self._settings.result_ttl_s,
+        )
+
+    def offer(self, window: int) -> None:
+        """Hand over what is true now. Called on the consumer thread."""
+        now = time.monotonic()
+        taken = self._recorder.take()
+        dispatcher = self._dispatcher
+        status = BridgeStatus(
+            bridge_id=self._bridge_id,
+            hostname=self._hostname,
+            pid=os.getpid(),
+            version=__version__,
+            written_at=time.time(),
+            started_at=self._started_at,
+            cluster_up=dispatcher.cluster_up,
+            cluster_address=dispatcher.cluster_address,
+            cluster_detail=dispatcher.cluster_detail,
+            window=window,
+            waiting=len(dispatcher.waiting),
+            running=len(dispatcher.running),
+            queues=picture.queues(dispatcher),
+            nodes=picture.nodes(dispatcher, now),
+            devices=picture.devices(dispatcher, now),
+            executors=picture.executors(dispatcher),
+            running_tasks=taken.running_tasks,
+            counters=taken.counters,
+        )
+        self._publisher.offer(status, taken.facts)
+        headroom = self._settings.vram_headroom_mib
+        readings = dispatcher.fleet.ledger.readings()
+        self._capacity.offer(tuple(NodeCapacity.of(reading, headroom_mib=headroom) for reading in readings))
+
+    def stop(self) -> None:
+        """Write the last status and take the bridge off the lists."""
+        self._publisher.stop()
+        self._capacity.stop()

@@ -1,0 +1,96 @@
+"""One run of a message while the bridge holds it, and what the bridge does to the broker's side of it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Protocol
+
+from celeray.scheduler.bridge.recorder import TaskFacts
+from celeray.scheduler.model import Reason, ResourceRequest, WaitingTask
+from celeray.scheduler.states import RUN_TRANSITIONS, RunState, transition
+from celeray.scheduler.status import TaskState
+
+
+class RunPort(Protocol):
+    """The message's side of a run. Every method is called on the consumer thread; exactly one ends the run."""
+
+    def wanted(self) -> bool:
+        """False: revoked or expired. It was announced and acknowledged then, and the run is over."""
+        ...
+
+    def payload(self) -> bytes:
+        """The pickled arguments of the trace function."""
+        ...
+
+    def begun(self, key: int, at: float) -> None:
+        """The task's code begins now; `key` names the run in a later request to terminate it."""
+        ...
+
+    def came_back(self, payload: bytes) -> TaskState:
+        """The trace function returned `payload`; returns what that means."""
+        ...
+
+    def lost(self, detail: str) -> TaskState:
+        """The executor died in the run."""
+        ...
+
+    def refused(self, error: Exception) -> None:
+        """The run can never be placed: it fails with the error."""
+        ...
+
+    def soft_limit(self, seconds: float) -> None:
+        """The soft time limit passed; the executor raises it in the task itself."""
+        ...
+
+    def hard_limit(self, seconds: float) -> None:
+        """The hard time limit passed; the executor is being killed."""
+        ...
+
+    def give_back(self) -> None:
+        """Put the message back on its queue, in front, uncounted."""
+        ...
+
+
+@dataclass(slots=True, eq=False, weakref_slot=True)
+class Run:
+    """A message's run in this bridge. Celery keeps a weak reference to it as the pool's apply result."""
+
+    run_id: int
+    name: str
+    queue: str
+    task: WaitingTask
+    port: RunPort
+    facts: TaskFacts
+    recheck: Callable[[Run], None]
+    """Called when Celery wants the run to end."""
+    soft_limit_s: float | None = None
+    hard_limit_s: float | None = None
+    state: RunState = RunState.WAITING
+    executor_id: str | None = None
+    key: int | None = None
+    reason: Reason | None = None
+    shape: tuple[str, ResourceRequest] = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.shape = (self.task.executor_class, self.task.request)
+
+    @property
+    def task_id(self) -> str:
+        return self.task.task_id
+
+    @property
+    def request(self) -> ResourceRequest:
+        return self.task.request
+
+    def move(self, state: RunState) -> None:
+        """Go to the next state.
+
+        Raises:
+            ValueError: the table of transitions has no such step.
+        """
+        self.state = transition(RUN_TRANSITIONS, self.state, state)
+
+    def terminate(self, signum: int) -> None:  # noqa: ARG002 - the signature is Celery's
+        """Called by `Request.terminate` and `Request.cancel`, besides the pool's `terminate_job`."""
+        self.recheck(self)

@@ -1,0 +1,81 @@
+"""What no event announces, looked after once a second: messages that expired, executors idle or starting for too long,
+and requests that fit nowhere."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+
+from celeray.scheduler.bridge.dispatcher import Dispatcher
+from celeray.scheduler.bridge.executors import Executor
+from celeray.scheduler.errors import RequirementError
+from celeray.scheduler.model import ResourceRequest
+from celeray.scheduler.settings import Settings
+from celeray.scheduler.states import ExecutorState
+
+logger = logging.getLogger(__name__)
+
+
+class Upkeep:
+    """One duty of the bridge: `run_once`."""
+
+    def __init__(
+        self,
+        dispatcher: Dispatcher,
+        settings: Settings,
+        refusal: Callable[[ResourceRequest], RequirementError | None],
+    ) -> None:
+        """
+        Args:
+            refusal: the error for a request that no node of any known bridge can hold; None where another one can.
+        """
+        self._dispatcher = dispatcher
+        self._settings = settings
+        self._refusal = refusal
+
+    def run_once(self, now: float) -> None:
+        """Do all of it. `now` is monotonic seconds."""
+        for run in self._dispatcher.waiting:
+            self._dispatcher.recheck(run)
+        self._end_unplaceable(now)
+        for executor in self._dispatcher.fleet.executors.alive():
+            age = now - executor.changed_at
+            if executor.state is ExecutorState.STARTING and age > self._settings.executor_start_timeout_s:
+                self._give_up_start(executor, now)
+            elif executor.state is ExecutorState.IDLE and 0 < self._settings.executor_idle_timeout_s < age:
+                self._dispatcher.fleet.stop(executor)
+        # Readings grow old and backoffs end without an event.
+        self._dispatcher.dirty = True
+
+    def _give_up_start(self, executor: Executor, now: float) -> None:
+        retry_at = self._dispatcher.fleet.starts.failed(executor.executor_class, now)
+        logger.error(
+            "executor %s of %s was not up after %.0f s: killed, next try in %.0f s",
+            executor.executor_id,
+            executor.executor_class,
+            now - executor.changed_at,
+            retry_at - now,
+        )
+        self._dispatcher.fleet.stop(executor, force=True)
+
+    def _end_unplaceable(self, now: float) -> None:
+        """A request that fits nowhere fails, or goes back where another bridge's nodes can hold it."""
+        due = {
+            shape
+            for shape, since in self._dispatcher.never_since.items()
+            if now - since >= self._settings.never_fits_after_s
+        }
+        if not due:
+            return
+        for shape, runs in self._dispatcher.waiting.shapes().items():
+            if shape not in due:
+                continue
+            error = self._refusal(shape[1])
+            for run in runs:
+                if error is None:
+                    self._dispatcher.give_back(run)
+                else:
+                    self._dispatcher.refuse(run, error)
+        for shape in due:
+            self._dispatcher.never_since.pop(shape, None)
+

@@ -1,0 +1,181 @@
+"""What the scheduler needs from a cluster: commands that never block, and events that tell what came of them.
+
+`celeray.actors.cluster:RayCluster` implements it on Ray; `celeray.scheduler.bridge.fake_cluster:FakeCluster`
+in memory, for tests and simulation. One contract suite (tests/unit/scheduler/cluster_contract.py) runs against both.
+
+Events come from any thread, in the order in which they happened to one executor. After `ClusterDown` every
+executor and every run of before is gone, whether or not an event said so.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from enum import StrEnum
+from typing import Any, Protocol
+
+from celeray.scheduler.model import NodeReading
+
+
+@dataclass(frozen=True, slots=True)
+class AppSpec:
+    """How an executor loads the Celery app: the same way as the bridge did."""
+
+    app: str
+    """The value of ``-A``, as `celery.app.utils.find_app` takes it."""
+    working_dir: str
+    hostname: str
+    """Node name of the bridge, which tasks see as ``request.hostname``."""
+    loglevel: int = 30
+    redirect_stdouts: bool = True
+    redirect_stdouts_level: str = "WARNING"
+    include: tuple[str, ...] = ()
+    """Modules that the worker was told to import besides the app's own."""
+
+
+@dataclass(frozen=True, slots=True)
+class ExecutorSpec:
+    """A process to start. Its devices are already reserved in the ledger."""
+
+    executor_id: str
+    executor_class: str
+    node_id: str
+    device_uuids: tuple[str, ...]
+    share: float
+    """`num_gpus` in the first device's placement group: 0 without devices, else 0.0001 to 1."""
+    memory_mib: int
+    """VRAM reserved on each device."""
+    app: AppSpec
+    cpus: int = 0
+    """Whole CPUs of the request, for thread pools of numeric libraries; 0: unspecified."""
+    fresh: bool = False
+    """Run exactly one task and end with it."""
+    runtime_env: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class RunSpec:
+    """One task to run now."""
+
+    run_id: int
+    """Unique in one bridge."""
+    task_id: str
+    payload: bytes
+    """Pickled arguments of Celery's trace function."""
+    soft_time_limit: float | None = None
+    """Seconds, counted from the begin of the run. The bridge enforces the hard limit itself."""
+
+
+@dataclass(frozen=True, slots=True)
+class ClusterUp:
+    """The cluster answers. Nodes follow as readings."""
+
+    address: str
+
+
+@dataclass(frozen=True, slots=True)
+class ClusterDown:
+    """The cluster can't be reached; `RayCluster` keeps trying. All executors are lost."""
+
+    detail: str
+
+
+@dataclass(frozen=True, slots=True)
+class NodeRead:
+    reading: NodeReading
+
+
+@dataclass(frozen=True, slots=True)
+class NodeLost:
+    """The node is gone or no longer leased. `ExecutorEnded` of its executors comes by itself."""
+
+    node_id: str
+
+
+@dataclass(frozen=True, slots=True)
+class ExecutorStarted:
+    """The app is loaded; the executor takes runs."""
+
+    executor_id: str
+    pid: int
+
+
+class EndCause(StrEnum):
+    """Why an executor is gone."""
+
+    STOPPED = "stopped"
+    """It was told to."""
+    START_FAILED = "start_failed"
+    """It never became ready, for instance since the app can't be imported on the node."""
+    DIED = "died"
+    NODE_LOST = "node_lost"
+
+
+@dataclass(frozen=True, slots=True)
+class ExecutorEnded:
+    """The process is gone; every run that it had is lost unless its `RunEnded` came before."""
+
+    executor_id: str
+    cause: EndCause
+    detail: str
+
+
+@dataclass(frozen=True, slots=True)
+class RunStarted:
+    """A fresh process has begun its task. Warm executors begin at once and send none."""
+
+    executor_id: str
+    run_id: int
+    pid: int
+
+
+@dataclass(frozen=True, slots=True)
+class RunEnded:
+    """The trace function came back.
+
+    `payload` is a pickled `(failed, retval, runtime)`, what Celery's trace function returns; `retval` is an
+    `ExceptionInfo` where `failed`. It stays bytes up to the consumer thread, so that one
+    return value that can't be read fails one task.
+    """
+
+    executor_id: str
+    run_id: int
+    payload: bytes
+    rss_mib: int | None = None
+    """Resident memory of the executor after the run."""
+
+
+ClusterEvent = (
+    ClusterUp | ClusterDown | NodeRead | NodeLost | ExecutorStarted | ExecutorEnded | RunStarted | RunEnded
+)
+Listener = Callable[[ClusterEvent], None]
+
+
+class Cluster(Protocol):
+    """Commands. None of them blocks; a command for an executor that is gone is ignored."""
+
+    def start(self, listener: Listener) -> None:
+        """Connect in the background and report events to `listener` from then on."""
+        ...
+
+    def stop(self, timeout_s: float) -> None:
+        """End all executors, give the devices back and disconnect, within about `timeout_s` seconds."""
+        ...
+
+    def start_executor(self, spec: ExecutorSpec) -> None: ...
+
+    def run(self, executor_id: str, run: RunSpec) -> None:
+        """Run a task. For a fresh executor this also starts the process."""
+        ...
+
+    def stop_executor(self, executor_id: str, *, force: bool) -> None:
+        """End an executor: after its current run with Celery's shutdown signals, or at once with `force`."""
+        ...
+
+    def signal_executor(self, executor_id: str, signum: int) -> None:
+        """Send a signal that does not end a process by itself, such as SIGUSR1."""
+        ...
+
+    def read_node(self, node_id: str) -> None:
+        """Ask for a `NodeRead` as soon as possible, besides the periodic ones."""
+        ...

@@ -1,0 +1,145 @@
+"""`celeray.install(app)`: everything that celeray does on a producer or a plain worker.
+
+Defaults go beneath what the user set, wherever they set it and whenever: before or after `install`, in
+`config_from_object` or on `app.conf`. What breaks a promise is warned about and left as it is.
+"""
+
+from __future__ import annotations
+
+import warnings
+from functools import partial
+from typing import Any
+
+from celery.utils.imports import symbol_by_name
+
+from celeray.scheduler import results
+from celeray.scheduler.amqp import amqp_class
+from celeray.scheduler.defaults import Defaults, add_beneath, defaults_for, rebind_tasks, user_conf
+from celeray.scheduler.errors import CelerayWarning
+from celeray.scheduler.forwarding import ForwardStep
+from celeray.scheduler.installed import Installed, installed_on, remember, settings_of
+from celeray.scheduler.promises import broken_promises, refuse_pickle
+from celeray.scheduler.settings import CONF_PREFIX, Settings
+from celeray.scheduler.topology import PRIORITY_STEPS, BrokerKind, kind_of_conf
+from celeray.scheduler.worker_steps import RefusePickle, SelectQueues
+
+__all__ = ["create_amqp", "install", "settings_of"]
+
+
+def install(app: Any, settings: Settings | None = None) -> Settings:
+    """Put celeray on a Celery app, before or after its tasks are declared. Again changes nothing.
+
+    Args:
+        app: the Celery app, or a proxy of it.
+        settings: to use as they are. None: from `CELERAY_*`, `celeray.toml` and the app's `celeray_*` keys, which
+            are read again when the app's configuration is loaded.
+
+    Returns:
+        The settings as known now. `settings_of(app)` tells what they are once the app is configured.
+
+    Raises:
+        ConfigurationError: a setting is wrong, or the app accepts pickle. For an app that is not configured yet,
+            what its configuration adds is refused when that is loaded.
+    """
+    app = _real(app)
+    found = installed_on(app)
+    if found is None:
+        known = settings or Settings.load(app.conf if app.configured else app._preconf)
+        found = Installed(known, given=settings)
+        remember(app, found)
+        _attach(app, settings)
+    elif settings is not None and settings != found.settings:
+        found.settings = found.given = settings
+        _attach(app, settings)
+        if app.configured:
+            Defaults.remove(app.conf)
+    if app.configured:
+        _complete(app)
+    return found.settings
+
+
+def _real(app: Any) -> Any:
+    current = getattr(app, "_get_current_object", None)
+    return current() if current else app
+
+
+def _attach(app: Any, settings: Settings | None) -> None:
+    """What needs no configuration."""
+    base = app.amqp_cls
+    if isinstance(base, partial) and base.func is create_amqp:
+        base = base.args[0]
+    # A string where it was one, so that an app that could be pickled still can be.
+    app.amqp_cls = partial(create_amqp, base, settings)
+    app.__dict__.pop("amqp", None)
+    app._pool = None
+    app.loader.override_backends = {**results.OVERRIDES, **app.loader.override_backends}
+    app.steps["consumer"].add(ForwardStep)
+    app.steps["worker"].update((RefusePickle, SelectQueues))
+    if not app.configured:
+        app.add_defaults(partial(_complete_loaded, app))
+    # Sent each time that a configuration is loaded; a second one would come without the defaults.
+    app.on_after_configure.connect(_on_configured, weak=False)
+
+
+def create_amqp(base: Any, settings: Settings | None, app: Any) -> Any:
+    """`app.amqp_cls` of an installed app.
+
+    An app that was unpickled in another process has this class and nothing else of the installation.
+    """
+    if installed_on(app) is None:
+        install(app, settings)
+    found = symbol_by_name(base)
+    return amqp_class(found)(app)
+
+
+def _complete_loaded(app: Any) -> dict[str, Any]:
+    _complete(app)
+    return {}
+
+
+def _on_configured(sender: Any, **_: Any) -> None:
+    if installed_on(sender) is not None:
+        _complete(sender)
+
+
+def _complete(app: Any) -> None:
+    """What needs the configuration: settings, defaults, checks. Does nothing where it was done for this one."""
+    conf, found = app.conf, installed_on(app)
+    if found is None or Defaults.on(conf):
+        return
+    refuse_pickle(conf)
+    if found.given is None:
+        _reload(app, found)
+    kind = kind_of_conf(conf)
+    add_beneath(conf, defaults_for(user_conf(conf), found.settings))
+    _merge_transport_options(conf, kind)
+    rebind_tasks(app)
+    app._backend_cache = None
+    app._local.__dict__.pop("backend", None)
+    _warn(conf, kind, found)
+
+
+def _reload(app: Any, found: Installed) -> None:
+    conf = app.conf
+    # By name, since keys of a namespace (CELERY_CELERAY_WINDOW) are found by asking only.
+    named = {f"{CONF_PREFIX}{name}": conf.get(f"{CONF_PREFIX}{name}") for name in Settings.model_fields}
+    keys = {key: value for key, value in named.items() if value is not None}
+    listed = {key: conf[key] for key in list(conf) if isinstance(key, str) and key.startswith(CONF_PREFIX)}
+    settings = Settings.load({**keys, **listed})
+    if settings != found.settings:
+        found.settings = settings
+        app.__dict__.pop("amqp", None)
+
+
+def _merge_transport_options(conf: Any, kind: BrokerKind) -> None:
+    """For those who read the conf, such as Flower; connections get the steps by themselves."""
+    options = conf.broker_transport_options or {}
+    if kind is BrokerKind.REDIS and "priority_steps" not in options:
+        conf.broker_transport_options = {**options, "priority_steps": PRIORITY_STEPS}
+
+
+def _warn(conf: Any, kind: BrokerKind, found: Installed) -> None:
+    for broken in broken_promises(conf, kind):
+        if broken.setting not in found.warned:
+            found.warned.add(broken.setting)
+            warnings.warn(f"{broken} (celeray leaves it as you set it)", CelerayWarning, stacklevel=4)

@@ -1,0 +1,339 @@
+"""The one mutable book of reservations: VRAM by device UUID in integer MiB, CPUs and host memory by node.
+
+One writer, the bridge's consumer thread. The rule that it holds, for each device:
+
+    schedulable = total - foreign - sum over holders of max(reserved, measured) - headroom
+
+Foreign is what NVML shows used and no holder accounts for. What NVML can't read is None and never counts as free.
+The reservation of an ended holder stays until a reading was taken that began after its death; what such a reading
+still shows is then foreign, so that memory is given out again only when NVML shows it back.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
+from typing import Any
+
+from celeray.scheduler.errors import LedgerError
+from celeray.scheduler.model import DeviceReading, DeviceState, Health, NodeReading, NodeState
+
+
+@dataclass(frozen=True, slots=True)
+class Reservation:
+    """What one holder (an executor) keeps for its whole life."""
+
+    holder: str
+    node_id: str
+    device_uuids: tuple[str, ...] = ()
+    memory_mib: int = 0
+    """On each device."""
+    exclusive: bool = False
+    host_memory_mib: int = 0
+    pid: int | None = None
+    ending: bool = False
+    """Told to end: its room comes back soon."""
+    ended_at: float | None = None
+    """Monotonic time at which its death was seen; None while it lives."""
+
+
+@dataclass(frozen=True, slots=True)
+class DeviceAccount:
+    """One device's memory, split by who has it. MiB; None where it can't be known."""
+
+    reading: DeviceReading
+    node_id: str
+    reserved_mib: int
+    measured_mib: int
+    """Of our holders, as far as NVML lists their pids."""
+    foreign_mib: int | None
+    schedulable_mib: int
+    holders: tuple[str, ...]
+
+
+class Ledger:
+    """Reservations, readings, and what they leave."""
+
+    def __init__(
+        self, *, headroom_mib: int = 0, reading_max_age_s: float = 15.0, start_concurrency: int = 4
+    ) -> None:
+        self._headroom_mib = headroom_mib
+        self._reading_max_age_s = reading_max_age_s
+        self._start_concurrency = start_concurrency
+        self._readings: dict[str, NodeReading] = {}
+        self._node_of_device: dict[str, str] = {}
+        self._reservations: dict[str, Reservation] = {}
+        self._on_device: dict[str, dict[str, Reservation]] = {}
+        self._cpus: dict[str, tuple[str, int]] = {}
+        self._draining: set[str] = set()
+
+    # Readings
+
+    def observe(self, reading: NodeReading) -> tuple[str, ...]:
+        """Take a node's reading and return the ended holders that it released."""
+        previous = self._readings.get(reading.node_id)
+        if previous is not None and reading.requested_at < previous.requested_at:
+            return ()
+        for device in previous.devices if previous else ():
+            self._node_of_device.pop(device.uuid, None)
+        self._readings[reading.node_id] = reading
+        for device in reading.devices:
+            self._node_of_device[device.uuid] = reading.node_id
+        released = tuple(
+            entry.holder
+            for entry in self._reservations.values()
+            if entry.node_id == reading.node_id
+            and entry.ended_at is not None
+            and reading.requested_at > entry.ended_at
+        )
+        for holder in released:
+            self._drop(holder)
+        return released
+
+    def forget_node(self, node_id: str) -> tuple[str, ...]:
+        """Drop a node that is gone with everything on it; return the holders that were there."""
+        reading = self._readings.pop(node_id, None)
+        for device in reading.devices if reading else ():
+            self._node_of_device.pop(device.uuid, None)
+        gone = tuple(entry.holder for entry in self._reservations.values() if entry.node_id == node_id)
+        for holder in gone:
+            self._drop(holder)
+        return gone
+
+    def clear(self) -> None:
+        """Forget everything, as after the loss of the cluster."""
+        for node_id in list(self._readings):
+            self.forget_node(node_id)
+        for holder in list(self._reservations):
+            self._drop(holder)
+
+    def set_draining(self, node_id: str, draining: bool) -> None:
+        """Take no new work on the node, or take it again."""
+        (self._draining.add if draining else self._draining.discard)(node_id)
+
+    # Reservations
+
+    def reserve(self, reservation: Reservation, now: float) -> None:
+        """Enter a reservation.
+
+        Raises:
+            LedgerError: the holder has one already, a device is unknown or exclusively held, or the room is less
+                than asked; the message names the holder, the device and both figures.
+        """
+        self._check(reservation, now)
+        self._reservations[reservation.holder] = reservation
+        for uuid in reservation.device_uuids:
+            self._on_device.setdefault(uuid, {})[reservation.holder] = reservation
+
+    def set_pid(self, holder: str, pid: int) -> None:
+        """Name the process, so that NVML's list can be attributed to it."""
+        self._update(holder, pid=pid)
+
+    def set_ending(self, holder: str) -> None:
+        """The holder was told to end; its room stays reserved until it has."""
+        self._update(holder, ending=True)
+
+    def end(self, holder: str, at: float) -> None:
+        """The holder's process is gone since `at`; its room comes back with a later reading.
+
+        A holder without devices has no reading to wait for and is released at once.
+        """
+        entry = self._reservations.get(holder)
+        if entry is None:
+            return
+        self._cpus.pop(holder, None)
+        if entry.device_uuids:
+            self._update(holder, ending=True, ended_at=at)
+        else:
+            self._drop(holder)
+
+    def book_cpus(self, holder: str, node_id: str, milli: int) -> None:
+        """Book CPUs of a node for as long as the holder starts or runs something.
+
+        Raises:
+            LedgerError: the node has fewer free, or the holder has booked already.
+        """
+        if holder in self._cpus:
+            raise LedgerError(f"{holder}: has booked {self._cpus[holder][1]} milli-CPUs already")
+        free = self._cpus_free(node_id)
+        if milli > free:
+            raise LedgerError(f"{holder}: {milli} milli-CPUs asked on {node_id}, {free} free")
+        self._cpus[holder] = (node_id, milli)
+
+    def unbook_cpus(self, holder: str) -> None:
+        """Give booked CPUs back. No booking: nothing happens."""
+        self._cpus.pop(holder, None)
+
+    def reservation(self, holder: str) -> Reservation | None:
+        """The holder's entry, ended ones included."""
+        return self._reservations.get(holder)
+
+    @property
+    def holders(self) -> tuple[str, ...]:
+        """All holders, ended ones included."""
+        return tuple(self._reservations)
+
+    # What is left
+
+    def account(self, uuid: str, now: float) -> DeviceAccount:
+        """The device's memory by owner.
+
+        Raises:
+            KeyError: no reading names the device.
+        """
+        node = self._readings[self._node_of_device[uuid]]
+        reading = next(device for device in node.devices if device.uuid == uuid)
+        entries = tuple(self._on_device.get(uuid, {}).values())
+        reserved = sum(entry.memory_mib for entry in entries)
+        claimed, measured = _claims(reading, entries, node.pids_visible)
+        foreign = _foreign(reading, reserved, measured if node.pids_visible else None)
+        fresh = now - node.requested_at <= self._reading_max_age_s
+        room = 0
+        if fresh and reading.total_mib is not None and foreign is not None:
+            room = max(0, reading.total_mib - foreign - claimed - self._headroom_mib)
+        return DeviceAccount(
+            reading=reading,
+            node_id=node.node_id,
+            reserved_mib=reserved,
+            measured_mib=measured,
+            foreign_mib=foreign,
+            schedulable_mib=room,
+            holders=tuple(entry.holder for entry in entries),
+        )
+
+    def accounts(self, now: float) -> tuple[DeviceAccount, ...]:
+        """Every known device, by node and index."""
+        return tuple(self.account(d.uuid, now) for reading in self._sorted_readings() for d in reading.devices)
+
+    def nodes(self, now: float, starting: Iterable[str] = ()) -> tuple[NodeState, ...]:
+        """Every known node as placement sees it; `starting` names the node of each executor that starts."""
+        starts = list(starting)
+        return tuple(
+            self._node_state(reading, now, starts.count(reading.node_id)) for reading in self._sorted_readings()
+        )
+
+    def readings(self) -> tuple[NodeReading, ...]:
+        """The newest reading of each node, in a fixed order."""
+        return tuple(self._sorted_readings())
+
+    def node_name(self, node_id: str) -> str:
+        """The node's name, or its id where no reading tells it."""
+        reading = self._readings.get(node_id)
+        return reading.name if reading else node_id
+
+    # Inside
+
+    def _sorted_readings(self) -> list[NodeReading]:
+        # A fixed order makes ties deterministic, and consolidates: best fit takes the first of equals.
+        return sorted(self._readings.values(), key=lambda reading: (reading.name, reading.node_id))
+
+    def _node_state(self, reading: NodeReading, now: float, starting: int) -> NodeState:
+        return NodeState(
+            node_id=reading.node_id,
+            name=reading.name,
+            cpus_milli=reading.cpus_milli,
+            cpus_free_milli=self._cpus_free(reading.node_id),
+            memory_mib=reading.memory_mib,
+            memory_free_mib=self._host_memory_free(reading.node_id),
+            labels=dict(reading.labels),
+            devices=tuple(self._device_state(device, now) for device in reading.devices),
+            draining=reading.node_id in self._draining,
+            starts_free=max(0, self._start_concurrency - starting),
+        )
+
+    def _device_state(self, reading: DeviceReading, now: float) -> DeviceState:
+        account = self.account(reading.uuid, now)
+        entries = self._on_device.get(reading.uuid, {}).values()
+        return DeviceState(
+            uuid=reading.uuid,
+            gpu_type=reading.name,
+            total_mib=reading.total_mib or 0,
+            schedulable_mib=account.schedulable_mib,
+            holders=len(account.holders),
+            exclusive=any(entry.exclusive for entry in entries),
+            foreign_mib=account.foreign_mib or 0,
+            usable=reading.health is not Health.UNHEALTHY and account.foreign_mib is not None,
+            exclusive_process=reading.exclusive_process,
+            reclaiming_mib=sum(entry.memory_mib for entry in entries if entry.ending),
+            reclaiming_holders=sum(1 for entry in entries if entry.ending),
+        )
+
+    def _check(self, wanted: Reservation, now: float) -> None:
+        if wanted.holder in self._reservations:
+            raise LedgerError(f"{wanted.holder}: has a reservation already")
+        if len(set(wanted.device_uuids)) != len(wanted.device_uuids):
+            raise LedgerError(f"{wanted.holder}: names a device twice: {wanted.device_uuids}")
+        if wanted.node_id not in self._readings:
+            raise LedgerError(f"{wanted.holder}: node {wanted.node_id} is unknown")
+        if wanted.memory_mib < 0 or wanted.host_memory_mib < 0:
+            raise LedgerError(f"{wanted.holder}: negative memory asked")
+        free = self._host_memory_free(wanted.node_id)
+        if wanted.host_memory_mib > free:
+            raise LedgerError(f"{wanted.holder}: {wanted.host_memory_mib} MiB of host memory asked, {free} free")
+        for uuid in wanted.device_uuids:
+            self._check_device(wanted, uuid, now)
+
+    def _check_device(self, wanted: Reservation, uuid: str, now: float) -> None:
+        if self._node_of_device.get(uuid) != wanted.node_id:
+            raise LedgerError(f"{wanted.holder}: device {uuid} is not on node {wanted.node_id}")
+        entries = self._on_device.get(uuid, {}).values()
+        if any(entry.exclusive for entry in entries) or (wanted.exclusive and entries):
+            raise LedgerError(f"{wanted.holder}: device {uuid} is held by {[entry.holder for entry in entries]}")
+        room = self.account(uuid, now).schedulable_mib
+        if wanted.memory_mib > room:
+            raise LedgerError(f"{wanted.holder}: {wanted.memory_mib} MiB asked on {uuid}, {room} schedulable")
+
+    def _update(self, holder: str, **changes: Any) -> None:
+        entry = self._reservations.get(holder)
+        if entry is None:
+            return
+        changed = replace(entry, **changes)
+        self._reservations[holder] = changed
+        for uuid in entry.device_uuids:
+            self._on_device[uuid][holder] = changed
+
+    def _drop(self, holder: str) -> None:
+        entry = self._reservations.pop(holder, None)
+        self._cpus.pop(holder, None)
+        for uuid in entry.device_uuids if entry else ():
+            entries = self._on_device[uuid]
+            del entries[holder]
+            if not entries:
+                del self._on_device[uuid]
+
+    def _cpus_free(self, node_id: str) -> int:
+        reading = self._readings.get(node_id)
+        booked = sum(milli for node, milli in self._cpus.values() if node == node_id)
+        return max(0, reading.cpus_milli - booked) if reading else 0
+
+    def _host_memory_free(self, node_id: str) -> int:
+        reading = self._readings.get(node_id)
+        reserved = sum(e.host_memory_mib for e in self._reservations.values() if e.node_id == node_id)
+        return max(0, reading.memory_mib - reserved) if reading else 0
+
+
+def _claims(reading: DeviceReading, entries: Iterable[Reservation], pids_visible: bool) -> tuple[int, int]:
+    """Sum of max(reserved, measured), and sum of measured, over the holders of a device."""
+    used_by_pid: dict[int, int] = {}
+    for process in (reading.processes or ()) if pids_visible else ():
+        used_by_pid[process.pid] = used_by_pid.get(process.pid, 0) + (process.used_mib or 0)
+    claimed = measured = 0
+    for entry in entries:
+        used = used_by_pid.get(entry.pid, 0) if entry.pid is not None else 0
+        claimed += max(entry.memory_mib, used)
+        measured += used
+    return claimed, measured
+
+
+def _foreign(reading: DeviceReading, reserved: int, measured: int | None) -> int | None:
+    """Memory that no holder accounts for; None where the device's use can't be read.
+
+    Where the processes can't be listed or their use can't be read, what is used up to the sum of the
+    reservations is taken to be the holders' own.
+    """
+    if reading.used_mib is None:
+        return None
+    listed = reading.processes is not None and all(p.used_mib is not None for p in reading.processes)
+    if measured is None or not listed:
+        return max(0, reading.used_mib - reserved)
+    return max(0, reading.used_mib - measured)

@@ -1,0 +1,237 @@
+"""The values that the scheduler's parts hand to each other. All frozen; memory is integer MiB, CPUs are milli.
+
+`None` in a reading means that it could not be read. It is never the same as zero.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from enum import StrEnum
+
+MIB = 1024 * 1024
+
+
+class Isolation(StrEnum):
+    """Whether an executor outlives the task that it runs."""
+
+    WARM = "warm"
+    FRESH = "fresh"
+
+
+class OnOom(StrEnum):
+    """What a task wants when its device runs out of memory."""
+
+    RETRY_LARGER = "retry_larger"
+    FAIL = "fail"
+
+
+class Health(StrEnum):
+    """What NVML says about a device. `UNKNOWN` is usable: most consumer cards report nothing."""
+
+    HEALTHY = "healthy"
+    UNHEALTHY = "unhealthy"
+    UNKNOWN = "unknown"
+
+
+@dataclass(frozen=True, slots=True)
+class ResourceRequest:
+    """What a task asks for, merged and validated."""
+
+    gpus: int = 0
+    """Devices, all on one node. 0: the task needs none."""
+    memory_mib: int | None = None
+    """VRAM on each device. None with `gpus`: the whole device."""
+    exclusive: bool = False
+    """Share the device with no other executor. Always true where `memory_mib` is None and `gpus` > 0."""
+    gpu_types: tuple[str, ...] = ()
+    """Acceptable device types, most wanted first. Empty: any."""
+    cpus_milli: int = 0
+    host_memory_mib: int = 0
+    labels: tuple[tuple[str, str], ...] = ()
+    """Node labels that must match, sorted by key."""
+    executor: str | None = None
+    """Name of a class of executors to share. None: the task's own."""
+    isolation: Isolation = Isolation.WARM
+    on_oom: OnOom = OnOom.RETRY_LARGER
+    memory_mib_max: int | None = None
+    """How far `on_oom` may raise `memory_mib`. None: the largest device."""
+
+
+@dataclass(frozen=True, slots=True)
+class DeviceProcess:
+    """A process that holds memory of a device, as NVML lists it."""
+
+    pid: int
+    used_mib: int | None
+
+
+@dataclass(frozen=True, slots=True)
+class DeviceReading:
+    """One device, read once."""
+
+    uuid: str
+    index: int
+    """For display, and for the token that Ray hands out; not stable across reboots."""
+    name: str | None
+    total_mib: int | None
+    used_mib: int | None
+    processes: tuple[DeviceProcess, ...] | None
+    health: Health = Health.UNKNOWN
+    health_reason: str | None = None
+    utilization_pct: int | None = None
+    temperature_c: int | None = None
+    power_mw: int | None = None
+    exclusive_process: bool = False
+    """Compute mode EXCLUSIVE_PROCESS: the driver refuses a second process."""
+
+
+@dataclass(frozen=True, slots=True)
+class NodeReading:
+    """One node and the devices on it that this bridge has leased, read once."""
+
+    node_id: str
+    name: str
+    address: str
+    cpus_milli: int
+    memory_mib: int
+    labels: Mapping[str, str]
+    devices: tuple[DeviceReading, ...]
+    requested_at: float
+    """Monotonic seconds of the bridge's host, taken before the reading began."""
+    pids_visible: bool = True
+    """False where NVML lists pids of another namespace: use is then attributed by reservation."""
+    driver_version: str | None = None
+    simulated: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class DeviceState:
+    """A device as placement sees it."""
+
+    uuid: str
+    gpu_type: str | None
+    total_mib: int
+    schedulable_mib: int
+    """What may still be reserved: total - foreign - sum(max(reserved, measured)) - headroom, at least 0."""
+    holders: int = 0
+    """Executors with a reservation on the device, ending ones included."""
+    exclusive: bool = False
+    """Held by an exclusive executor."""
+    foreign_mib: int = 0
+    usable: bool = True
+    """False: unhealthy, draining or unreadable."""
+    exclusive_process: bool = False
+    reclaiming_mib: int = 0
+    """Reserved by executors that are ending: comes back soon."""
+    reclaiming_holders: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class NodeState:
+    """A node as placement sees it."""
+
+    node_id: str
+    name: str
+    cpus_milli: int
+    cpus_free_milli: int
+    memory_mib: int
+    memory_free_mib: int
+    labels: Mapping[str, str] = field(default_factory=dict)
+    devices: tuple[DeviceState, ...] = ()
+    draining: bool = False
+    starts_free: int = 1_000_000
+    """Executors that may still begin to start on the node at this time."""
+
+
+@dataclass(frozen=True, slots=True)
+class WarmExecutor:
+    """A live executor as placement sees it."""
+
+    executor_id: str
+    executor_class: str
+    node_id: str
+    device_uuids: tuple[str, ...]
+    memory_mib: int
+    """Reserved on each device."""
+    exclusive: bool
+    idle: bool
+    """Takes a task at once. Neither idle nor starting: busy."""
+    last_used: float
+    """Monotonic seconds; the least recently used is evicted first."""
+    host_memory_mib: int = 0
+    starting: bool = False
+    """Will be idle soon, so it counts for a waiting task of its class."""
+
+
+@dataclass(frozen=True, slots=True)
+class Snapshot:
+    """An immutable picture of the cluster at one instant. Dumps to JSON and replays."""
+
+    nodes: tuple[NodeState, ...]
+    executors: tuple[WarmExecutor, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class WaitingTask:
+    """A message that waits for a place."""
+
+    task_id: str
+    executor_class: str
+    request: ResourceRequest
+    priority: int
+    """1 to 10, 10 most urgent."""
+    sequence: int
+    """Order of arrival in this bridge; smaller is older."""
+
+
+class Reason(StrEnum):
+    """Why a task has no place. The list is closed; docs/architecture.md explains each."""
+
+    CLUSTER_DOWN = "cluster_down"
+    NEVER_FITS = "never_fits"
+    GPU_TYPE = "gpu_type"
+    LABELS = "labels"
+    UNUSABLE = "unusable"
+    EXCLUSIVE = "exclusive"
+    VRAM = "vram"
+    DEVICES = "devices"
+    CPUS = "cpus"
+    HOST_MEMORY = "host_memory"
+    RECLAIMING = "reclaiming"
+    STARTING = "starting"
+    EXECUTOR_FAILED = "executor_failed"
+    """Executors of its class do not start; the next try comes after a backoff."""
+
+
+@dataclass(frozen=True, slots=True)
+class Placement:
+    """Where a task goes: into a warm executor, or into a new one on the named devices."""
+
+    task_id: str
+    node_id: str
+    device_uuids: tuple[str, ...]
+    memory_mib: int
+    """To reserve on each device; the whole schedulable amount where the request is exclusive."""
+    executor_id: str | None = None
+    """The idle executor to use. None: start one."""
+    sequence: int = 0
+    """Of the task, which tells two deliveries of one task id apart."""
+
+
+@dataclass(frozen=True, slots=True)
+class Decisions:
+    """What one placement cycle decided. Nothing of it has happened yet."""
+
+    placements: tuple[Placement, ...] = ()
+    evictions: tuple[str, ...] = ()
+    """Idle executors to stop, so that a waiting task gets their room."""
+    waiting: Mapping[int, Reason] = field(default_factory=dict)
+    """Reason by sequence, for every task that was not placed. `NEVER_FITS`: not even on an idle cluster."""
+
+    def reasons(self) -> dict[Reason, int]:
+        """Count of waiting tasks by reason."""
+        counts: dict[Reason, int] = {}
+        for reason in self.waiting.values():
+            counts[reason] = counts.get(reason, 0) + 1
+        return counts

@@ -1,0 +1,111 @@
+"""May it run there? Each filter gives None or the reason; they are ordered from what never changes to what soon will.
+
+Sources: VRAM per device and not per node is what users ask for (ray#26929, celery#8482); an exclusive-process device
+never gets a second process, since the driver would refuse it.
+"""
+
+from __future__ import annotations
+
+from celeray.scheduler.model import DeviceState, NodeState, Reason, ResourceRequest, WarmExecutor
+from celeray.scheduler.placement.board import BoardDevice, BoardNode
+from celeray.scheduler.placement.policy import Policy
+
+PROGRESS: tuple[Reason, ...] = (
+    Reason.LABELS,
+    Reason.GPU_TYPE,
+    Reason.UNUSABLE,
+    Reason.EXCLUSIVE,
+    Reason.VRAM,
+    Reason.DEVICES,
+    Reason.HOST_MEMORY,
+    Reason.CPUS,
+    Reason.STARTING,
+    Reason.RECLAIMING,
+)
+"""The farther a node gets along this order, the nearer the task was to a place there; the farthest is reported."""
+
+
+def closest(reasons: list[Reason]) -> Reason:
+    """The reason of the node that came nearest to fitting."""
+    return max(reasons, key=PROGRESS.index)
+
+
+def node_matches(request: ResourceRequest, node: NodeState) -> Reason | None:
+    """Labels and draining: what no waiting changes by itself."""
+    if any(node.labels.get(key) != value for key, value in request.labels):
+        return Reason.LABELS
+    if node.draining:
+        return Reason.UNUSABLE
+    return None
+
+
+def node_has_room(request: ResourceRequest, node: BoardNode) -> Reason | None:
+    """Host memory, CPUs, and a start: what comes back when others end."""
+    if request.host_memory_mib > node.memory_mib:
+        return Reason.HOST_MEMORY
+    if request.cpus_milli > node.cpus_milli:
+        return Reason.CPUS
+    if node.starts <= 0:
+        return Reason.STARTING
+    return None
+
+
+def type_rank(request: ResourceRequest, device: DeviceState) -> int | None:
+    """Position of the device's type in the request's preference; None where it is not acceptable.
+
+    A type matches when the device's name contains it, ignoring case, spaces, dashes and underscores: `A100` matches
+    `NVIDIA A100-SXM4-80GB`.
+    """
+    if not request.gpu_types:
+        return 0
+    name = _plain(device.gpu_type or "")
+    return next((rank for rank, wanted in enumerate(request.gpu_types) if _plain(wanted) in name), None)
+
+
+def _plain(text: str) -> str:
+    return text.lower().replace(" ", "").replace("-", "").replace("_", "")
+
+
+def device_fits(request: ResourceRequest, device: BoardDevice, policy: Policy) -> Reason | None:
+    """Whether one device can take the request now."""
+    if type_rank(request, device.state) is None:
+        return Reason.GPU_TYPE
+    if not device.state.usable:
+        return Reason.UNUSABLE
+    if device.held:
+        return Reason.RECLAIMING
+    if device.exclusive or (device.state.exclusive_process and device.holders):
+        return Reason.EXCLUSIVE
+    if request.exclusive and (device.holders or device.state.foreign_mib > policy.exclusive_foreign_mib):
+        return Reason.EXCLUSIVE
+    if device.room_mib < max(1, request.memory_mib or 0):
+        return Reason.VRAM
+    return None
+
+
+def executor_fits(request: ResourceRequest, executor: WarmExecutor) -> bool:
+    """Whether a warm executor of the task's class has reserved enough for it."""
+    if len(executor.device_uuids) != request.gpus or request.host_memory_mib > executor.host_memory_mib:
+        return False
+    if request.gpus == 0:
+        return True
+    return executor.exclusive if request.exclusive else executor.memory_mib >= (request.memory_mib or 0)
+
+
+def could_fit_idle(request: ResourceRequest, node: NodeState, policy: Policy) -> bool:
+    """Whether the node could hold the request with nothing else on it.
+
+    A device whose total memory can't be read now counts as one that might, so that a passing failure of NVML
+    never ends a task.
+    """
+    if any(node.labels.get(key) != value for key, value in request.labels):
+        return False
+    if request.cpus_milli > node.cpus_milli or request.host_memory_mib > node.memory_mib:
+        return False
+    fitting = sum(
+        1
+        for device in node.devices
+        if type_rank(request, device) is not None
+        and (device.total_mib == 0 or device.total_mib - policy.headroom_mib >= max(1, request.memory_mib or 0))
+    )
+    return fitting >= request.gpus

@@ -1,0 +1,128 @@
+"""What celeray promises, and which settings of an app break it. A broken promise is a warning, never an override.
+
+Pickle alone is refused: it runs code of whoever can write to the broker.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any, NamedTuple
+
+from celeray.scheduler.errors import ConfigurationError
+from celeray.scheduler.keys import BROKER_PRIORITIES
+from celeray.scheduler.topology import BrokerKind
+
+PICKLES = frozenset({"pickle", "application/x-python-serialize"})
+"""Names of the serializer that runs code of whoever writes to the broker."""
+_ACCEPTED = ("accept_content", "result_accept_content")
+_WRITTEN = ("task_serializer", "result_serializer", "event_serializer")
+
+
+class BrokenPromise(NamedTuple):
+    """A setting as the user has it, and what it costs."""
+
+    setting: str
+    value: Any
+    promise: str
+
+    def __str__(self) -> str:
+        return f"{self.setting}={self.value!r}: {self.promise}"
+
+
+def refuse_pickle(conf: Any) -> None:
+    """Check an app's conf.
+
+    Raises:
+        ConfigurationError: a setting writes or accepts pickle; names it.
+    """
+    for setting in (*_ACCEPTED, *_WRITTEN):
+        value = conf.get(setting)
+        names = value if isinstance(value, list | tuple | set | frozenset) else [value]
+        if PICKLES.intersection(name for name in names if isinstance(name, str)):
+            raise ConfigurationError(
+                f"{setting}={value!r}: pickle runs code of whoever can write to the broker; use msgpack and json only"
+            )
+
+
+def broken_promises(conf: Any, kind: BrokerKind) -> list[BrokenPromise]:
+    """Every setting of an app's conf that breaks a promise, in the order in which they are documented."""
+    found = [
+        BrokenPromise(setting, conf.get(setting), promise)
+        for setting, broken, promise in _RULES
+        if broken(conf.get(setting))
+    ]
+    if kind is BrokerKind.REDIS:
+        found += _on_redis(conf)
+    return found
+
+
+_RULES = (
+    (
+        "task_acks_late",
+        lambda value: not value,
+        "a message is acknowledged before its task ends, so a task whose worker dies is lost",
+    ),
+    (
+        "task_reject_on_worker_lost",
+        lambda value: not value,
+        "a task whose process dies is not run again, it fails",
+    ),
+    (
+        "worker_prefetch_multiplier",
+        lambda value: value != 1,
+        "a worker holds messages that another one could run, and serves them in the order of their arrival, "
+        "not of their priority",
+    ),
+)
+
+
+def _on_redis(conf: Any) -> Iterator[BrokenPromise]:
+    options = conf.get("broker_transport_options") or {}
+    steps = options.get("priority_steps")
+    if steps is not None and list(steps) != list(BROKER_PRIORITIES):
+        yield BrokenPromise(
+            "broker_transport_options.priority_steps",
+            steps,
+            f"the ten priorities need {list(BROKER_PRIORITIES)}; messages on the other lists are never fetched",
+        )
+    if options.get("ack_emulation") is False:
+        yield BrokenPromise(
+            "broker_transport_options.ack_emulation",
+            False,
+            "a message that a worker holds is lost when it dies",
+        )
+    if conf.get("worker_disable_prefetch"):
+        yield BrokenPromise(
+            "worker_disable_prefetch",
+            True,
+            "kombu has fetched the next message already and holds it where nobody restores it from",
+        )
+    yield from _queues_on_redis(conf)
+
+
+def _queues_on_redis(conf: Any) -> Iterator[BrokenPromise]:
+    if exchange := conf.get("task_default_exchange"):
+        yield BrokenPromise("task_default_exchange", exchange, _LOST_BINDING)
+    for name, exchange, expires in _declared(conf.get("task_queues")):
+        if exchange:
+            yield BrokenPromise(f"task_queues.{name}.exchange", exchange, _LOST_BINDING)
+        if expires is not None:
+            yield BrokenPromise(
+                f"task_queues.{name}.expires", expires, "an idle queue that expires loses the messages in it"
+            )
+
+
+_LOST_BINDING = (
+    "a named exchange delivers by a key in Redis, and without that key messages are lost; name no exchange"
+)
+
+
+def _declared(queues: Any) -> Iterator[tuple[str, str, Any]]:
+    """Name, exchange and expiry of the user's queues, which may be kombu queues or mappings by name."""
+    items = queues.items() if hasattr(queues, "items") else ((queue.name, queue) for queue in queues or ())
+    for name, queue in items:
+        if hasattr(queue, "get"):
+            yield name, str(queue.get("exchange") or ""), queue.get("expires")
+        else:
+            exchange = queue.exchange.name if queue.exchange else ""
+            yield name, exchange, queue.expires

@@ -1,0 +1,129 @@
+"""What happens to a message between `apply_async` and the broker: requests checked, the priority translated once.
+
+It stands in the app's AMQP class, and not in a `before_task_publish` receiver, since a signal swallows what its
+receivers raise (celery/utils/dispatch/signal.py), and a refused task must raise in its caller.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import msgpack  # type: ignore[import-untyped]
+import redis
+
+from celeray.scheduler import priorities, requests
+from celeray.scheduler.broker import broker_keys, broker_redis
+from celeray.scheduler.capacity import CapacityReader, could_ever_fit
+from celeray.scheduler.errors import ConfigurationError
+from celeray.scheduler.keys import Keys
+from celeray.scheduler.priorities import Flags
+from celeray.scheduler.promises import PICKLES
+
+
+class Publisher:
+    """Prepares messages of one app. Made with its task sender, so once an app."""
+
+    def __init__(self, amqp: Any) -> None:
+        self._amqp = amqp
+        self._app = amqp.app
+        self._lowest_first = amqp.broker_kind.lowest_first
+        self._capacity = CapacityReader()
+        self._client: redis.Redis | None = None
+
+    def prepare(self, name: str, message: Any, options: Mapping[str, Any]) -> dict[str, Any]:
+        """The options of `send_task_message` for a message, completed.
+
+        Args:
+            message: Celery's `task_message` tuple. Its body is not changed.
+
+        Raises:
+            RequirementError: a requirement or a flag can't be understood, or the request can never fit the cluster.
+            ConfigurationError: the message would be pickled.
+        """
+        headers = options.get("headers") or {}
+        args, kwargs = _arguments(message.body)
+        task = self._app._tasks.get(name)
+        flags = priorities.read_flags(headers, kwargs)
+        self._check_request(name, args, kwargs, options, task)
+        priority = self._priority(options.get("priority"), headers, flags, task)
+        return {
+            **options,
+            "priority": priorities.to_broker(priority, lowest_first=self._lowest_first),
+            "headers": {**headers, priorities.HEADER: priority},
+            "serializer": self._serializer(options.get("serializer"), message.body),
+        }
+
+    def _check_request(
+        self, name: str, args: Any, kwargs: Mapping[str, Any], options: Mapping[str, Any], task: Any
+    ) -> None:
+        headers = options.get("headers") or {}
+        attribute = getattr(task, requests.HEADER, None)
+        queue = _queue_name(options) or self._amqp.task_router.default_queue
+        if queue == self._amqp.task_router.settings.priority_queue:
+            queue = self._amqp.own_queue(name, args, kwargs, headers, task)
+        request = self._amqp.task_router.request_for(headers, attribute, queue)
+        if request.gpus and (error := could_ever_fit(request, self._capacity.current(self._connect))):
+            raise error
+
+    def _connect(self) -> tuple[redis.Redis, Keys]:
+        if self._client is None:
+            self._client = broker_redis(self._app)
+        return self._client, broker_keys(self._app)
+
+    def _priority(self, option: Any, headers: Mapping[str, Any], flags: Flags, task: Any) -> int:
+        """The API priority. A value that is effective already is not moved by the flags again."""
+        if option is None:
+            return priorities.effective(flags.priority or priorities.DEFAULT, flags)
+        base = priorities.checked(option)
+        if headers.get(priorities.HEADER) == base or self._inherited(option):
+            return base
+        if flags.priority is not None and option == getattr(task, "priority", None):
+            # The option came from the task's declaration; what was said for this call is more specific.
+            base = flags.priority
+        return priorities.effective(base, flags)
+
+    def _inherited(self, option: int) -> bool:
+        parent = self._app.current_worker_task
+        if parent is None or not self._app.conf.task_inherit_parent_priority:
+            return False
+        return (parent.request.delivery_info or {}).get("priority") == option
+
+    def _serializer(self, option: str | None, body: Any) -> str:
+        serializer: str = option or self._app.conf.task_serializer
+        if serializer in PICKLES:
+            raise ConfigurationError(
+                f"serializer={serializer!r}: pickle runs code of whoever can write to the broker; "
+                "use msgpack or json, and pass references to what neither can hold"
+            )
+        if serializer == "msgpack" and not survives_msgpack(body):
+            return "json"
+        return serializer
+
+
+def survives_msgpack(body: Any) -> bool:
+    """Whether a worker could read the body: kombu's msgpack writes no dates, and keys that it then can't read.
+
+    JSON carries both as it does in a stock app: `datetime`, `UUID`, `Decimal` come back as they were, and keys
+    become strings.
+    """
+    try:
+        msgpack.unpackb(msgpack.packb(body, use_bin_type=True), raw=False)
+    except (TypeError, ValueError, OverflowError):
+        return False
+    return True
+
+
+def _arguments(body: Any) -> tuple[Any, Mapping[str, Any]]:
+    """The task's args and kwargs in a body of either message protocol."""
+    if isinstance(body, Mapping):
+        return body.get("args") or (), body.get("kwargs") or {}
+    return body[0], body[1]
+
+
+def _queue_name(options: Mapping[str, Any]) -> str | None:
+    """The queue that the message will reach, as `send_task_message` chooses it."""
+    if options.get("exchange") and options.get("routing_key"):
+        return str(options["routing_key"])
+    queue = options.get("queue")
+    return queue if queue is None or isinstance(queue, str) else queue.name

@@ -1,0 +1,75 @@
+"""What a worker makes of a message: its API priority, the queue it came from, and what it asks for.
+
+Plain workers and the bridge share it, so both mean the same by a message, whoever published it.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from celeray.scheduler import priorities, requests
+from celeray.scheduler.errors import RequirementError
+from celeray.scheduler.model import ResourceRequest
+from celeray.scheduler.settings import Settings
+
+
+@dataclass(frozen=True, slots=True)
+class Received:
+    """A message that was understood."""
+
+    priority: int
+    """1 to 10, 10 most urgent."""
+    queue: str
+    """Where it was fetched from."""
+    own_queue: str
+    """Where it belongs: `queue`, unless that is the priority queue."""
+    request: ResourceRequest
+
+
+def receive(request: Any, settings: Settings) -> Received | RequirementError:
+    """Read a worker's `Request` (celery/worker/request.py). Reading twice gives the same.
+
+    Args:
+        request: of an app on which celeray is installed.
+
+    Returns:
+        The error, not raised, where the requirements can't be understood: the caller ends the task with it.
+    """
+    amqp, task = request.app.amqp, request.task
+    headers = request.message.headers
+    queue = queue_of(request)
+    try:
+        own = queue
+        if queue == settings.priority_queue:
+            own = amqp.own_queue(request.type, request.args, request.kwargs, headers, task)
+        wanted = amqp.task_router.request_for(headers, getattr(task, requests.HEADER, None), own)
+    except RequirementError as error:
+        return error
+    return Received(priority_of(request), queue, own, wanted)
+
+
+def priority_of(request: Any) -> int:
+    """API priority of a received message."""
+    return priorities.from_broker(
+        request.message.properties.get("priority"),
+        request.message.headers.get(priorities.HEADER),
+        lowest_first=request.app.amqp.broker_kind.lowest_first,
+    )
+
+
+def queue_of(request: Any) -> str:
+    """Name of the queue that a message was fetched from.
+
+    The routing key is the queue's name everywhere but on a named exchange whose bindings the user chose.
+    """
+    exchange, key = request.delivery_info.get("exchange"), request.delivery_info.get("routing_key")
+    queues = request.app.amqp.queues
+    if not exchange or key in queues:
+        return str(key)
+    bound = (
+        name
+        for name, queue in queues.items()
+        if queue.exchange and queue.exchange.name == exchange and queue.routing_key == key
+    )
+    return next(bound, str(key))

@@ -1,0 +1,49 @@
+"""Celery's Redis result backends, with large results stored gzipped.
+
+Celery's own `result_compression` compresses every result, and then a stored no-op is longer than before. These store
+what is longer than `compress_results_above_bytes` the way that setting would, with the method written in front, so
+that any Celery from 5.7 on reads it, with or without celeray. They are chosen by the loader's `override_backends`.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from celery.backends import redis as stock
+from celery.backends.base import compress_payload
+
+from celeray.scheduler.installed import settings_of
+
+METHOD = "gzip"
+OVERRIDES = {
+    "redis": "celeray.scheduler.results:RedisBackend",
+    "rediss": "celeray.scheduler.results:RedisBackend",
+    "sentinel": "celeray.scheduler.results:SentinelBackend",
+}
+
+
+class CompressingMixin:
+    """Goes before a Celery backend that stores bytes as they are."""
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        backend: Any = self
+        limit = settings_of(backend.app).compress_results_above_bytes
+        # With decode_responses redis-py gives text, and compressed bytes are none.
+        self._compress_above = 0 if backend.connparams.get("decode_responses") else limit
+
+    def encode(self, data: Any) -> Any:
+        backend: Any = super()
+        payload = backend.encode(data)
+        compressed_already = getattr(self, "compression", None)
+        if not self._compress_above or compressed_already or len(payload) <= self._compress_above:
+            return payload
+        return compress_payload(payload, METHOD)
+
+
+class RedisBackend(CompressingMixin, stock.RedisBackend):
+    """`redis://` and `rediss://`."""
+
+
+class SentinelBackend(CompressingMixin, stock.SentinelBackend):
+    """`sentinel://`."""

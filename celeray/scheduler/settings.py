@@ -1,0 +1,229 @@
+"""Settings: CLI flag, then `CELERAY_*`, then `celeray.toml`, then `celeray_*` keys of the app's conf, then defaults.
+
+What Celery owns (broker, result backend, serializers, time limits) is never restated here. A `Settings` is frozen,
+built once and validated as a whole; an unknown key is refused.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic_settings import (
+    BaseSettings,
+    InitSettingsSource,
+    PydanticBaseSettingsSource,
+    SettingsConfigDict,
+    TomlConfigSettingsSource,
+)
+
+from celeray.scheduler.errors import ConfigurationError
+
+CONF_PREFIX = "celeray_"
+DEFAULT_ROUTES = {
+    "generate_image": "gpu.generation",
+    "generate_video": "gpu.generation",
+    "apply_style_transfer": "gpu.processing",
+    "run_upscaling": "gpu.processing",
+    "analyze_scene": "cpu.analysis",
+    "extract_metadata": "cpu.analysis",
+    "generate_thumbnail": "cpu.thumbnail",
+    "create_preview": "cpu.thumbnail",
+    "save_to_storage": "io.storage",
+    "upload_to_cloud": "io.storage",
+    "cleanup_temp_files": "io.storage",
+}
+
+
+class WorkerSettings(BaseModel):
+    """One `[workers.NAME]`: a plain Celery worker that `celeray up` starts."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    queues: tuple[str, ...] = Field(min_length=1)
+    pool: Literal["prefork", "threads", "solo", "gevent", "eventlet"] = "prefork"
+    concurrency: int = Field(default=2, ge=1, le=4096)
+    max_tasks_per_child: int | None = Field(default=None, ge=1)
+
+
+def _default_workers() -> dict[str, WorkerSettings]:
+    return {
+        "cpu": WorkerSettings(queues=("cpu.analysis", "cpu.thumbnail", "priority"), concurrency=2),
+        "io": WorkerSettings(queues=("io.storage",), pool="threads", concurrency=8),
+    }
+
+
+class Settings(BaseSettings):
+    """Everything that can be configured, with its unit and bound."""
+
+    model_config = SettingsConfigDict(
+        env_prefix="CELERAY_",
+        env_nested_delimiter="__",
+        extra="forbid",
+        frozen=True,
+    )
+
+    # Queues and routes
+    queues: tuple[str, ...] = (
+        "gpu.generation",
+        "gpu.processing",
+        "cpu.analysis",
+        "cpu.thumbnail",
+        "io.storage",
+        "priority",
+        "dlq",
+    )
+    default_queue: str = "cpu.analysis"
+    priority_queue: str = "priority"
+    dead_letter_queue: str = "dlq"
+    gpu_queue_prefix: str = "gpu."
+    """Queues whose name begins so belong to the bridge, and their default request is a whole device."""
+    gpu_large_queue: str = "gpu.generation"
+    gpu_small_queue: str = "gpu.processing"
+    gpu_large_above_mib: int = Field(default=8 * 1024, ge=1)
+    """A request of more VRAM than this goes to `gpu_large_queue`."""
+    routes: dict[str, str] = Field(default_factory=lambda: dict(DEFAULT_ROUTES))
+    """Queue by short task name (what follows the last dot)."""
+    amqp_exchange: str = "auteur"
+    """Prefix of the exchanges on AMQP: `auteur`, `auteur.priority`, `auteur.dlq`. Redis uses none."""
+
+    # Results
+    result_ttl_s: int = Field(default=3600, ge=1)
+    compress_results_above_bytes: int = Field(default=64 * 1024, ge=0)
+    """Results longer than this are stored gzipped. 0: never."""
+
+    # Bridge
+    app: str | None = None
+    """The Celery app as `-A` names it; executors load it the same way."""
+    cluster: str = "celeray.actors.cluster:RayCluster"
+    window: int = Field(default=256, ge=1, le=100_000)
+    """Messages that the bridge holds at once, waiting or running."""
+    vram_headroom_mib: int = Field(default=0, ge=0)
+    """Never given out on any device."""
+    exclusive_foreign_mib: int = Field(default=1024, ge=0)
+    """Foreign memory up to which a device still counts as whole: a display server, say."""
+    reading_interval_s: float = Field(default=1.0, gt=0, le=60)
+    reading_max_age_s: float = Field(default=15.0, gt=0)
+    """A node without a reading for longer than this gives out nothing."""
+    never_fits_after_s: float = Field(default=10.0, ge=0)
+    """A task that no node can hold, even idle, waits this long for a larger one to come; then it fails."""
+    executor_start_concurrency: int = Field(default=4, ge=1)
+    """Executors that start at the same time on one node; loading an app is CPU work."""
+    executor_start_timeout_s: float = Field(default=180.0, gt=0)
+    executor_idle_timeout_s: float = Field(default=900.0, ge=0)
+    """An executor idle for longer ends and gives its VRAM back. 0: only when its room is needed."""
+    runtime_env: dict[str, Any] = Field(default_factory=dict)
+    """Ray's runtime_env for executors, for instance {"pip": [...]}."""
+    simulate_gpus: str | None = None
+    """Simulated devices a node, for instance 2x24GiB,1x80GiB."""
+    ray_address: str | None = None
+
+    # Around it
+    workers: dict[str, WorkerSettings] = Field(default_factory=_default_workers)
+    api_host: str = "127.0.0.1"
+    api_allow_remote: bool = False
+    """Serve the API on an address other than loopback. Whoever reaches it then reads the cluster's state."""
+    api_allowed_hosts: tuple[str, ...] = ()
+    """Host names under which the API may be asked, besides addresses, localhost and the machine's own names."""
+    metrics_celery_compat: bool = True
+    """Export `celery_queue_length` too. Switch it off beside a celery-exporter, or it counts twice."""
+    api_port: int = Field(default=8000, ge=0, le=65535)
+    flower_port: int = Field(default=5555, ge=0, le=65535)
+    """0: no Flower."""
+    state_dir: Path = Path(".celeray")
+    status_interval_s: float = Field(default=0.5, gt=0, le=10)
+    """How often the bridge writes its state for the API."""
+
+    @model_validator(mode="after")
+    def _queues_are_declared(self) -> Settings:
+        known = set(self.queues)
+        named = {
+            "default_queue": self.default_queue,
+            "priority_queue": self.priority_queue,
+            "dead_letter_queue": self.dead_letter_queue,
+            "gpu_large_queue": self.gpu_large_queue,
+            "gpu_small_queue": self.gpu_small_queue,
+        } | {f"routes.{task}": queue for task, queue in self.routes.items()}
+        for key, queue in named.items():
+            if queue not in known:
+                raise ValueError(f"{key}={queue!r}: not one of queues {sorted(known)}")
+        return self
+
+    def is_gpu_queue(self, name: str) -> bool:
+        """Whether tasks on the queue run on Ray."""
+        return name.startswith(self.gpu_queue_prefix)
+
+    @property
+    def gpu_queues(self) -> tuple[str, ...]:
+        """The queues that the bridge alone consumes."""
+        return tuple(name for name in self.queues if self.is_gpu_queue(name))
+
+    @classmethod
+    def settings_customise_sources(
+        cls,
+        settings_cls: type[BaseSettings],
+        init_settings: PydanticBaseSettingsSource,
+        env_settings: PydanticBaseSettingsSource,
+        dotenv_settings: PydanticBaseSettingsSource,
+        file_secret_settings: PydanticBaseSettingsSource,
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        # load() passes its sources under these two names, since pydantic-settings builds them per class.
+        kwargs = dict(getattr(init_settings, "init_kwargs", {}))
+        toml, conf = kwargs.pop("_toml_file", None), kwargs.pop("_app_conf", {})
+        sources: list[PydanticBaseSettingsSource] = [InitSettingsSource(settings_cls, kwargs), env_settings]
+        if toml is not None:
+            sources.append(TomlConfigSettingsSource(settings_cls, toml))
+        sources.append(InitSettingsSource(settings_cls, conf))
+        return tuple(sources)
+
+    @classmethod
+    def load(
+        cls,
+        conf: Mapping[str, Any] | None = None,
+        *,
+        config_file: str | os.PathLike[str] | None = None,
+        **flags: Any,
+    ) -> Settings:
+        """Build the settings from all sources.
+
+        Args:
+            conf: the Celery app's conf, or any mapping; its `celeray_*` keys count.
+            config_file: the TOML file; default `CELERAY_CONFIG`, else `celeray.toml` in the working folder.
+            flags: values that win over everything. None means not given.
+
+        Raises:
+            ConfigurationError: a key is unknown, or a value out of its bound; names all of them.
+        """
+        given = {key: value for key, value in flags.items() if value is not None}
+        try:
+            return cls(_toml_file=_find_config(config_file), _app_conf=_celeray_keys(conf or {}), **given)
+        except ValidationError as error:
+            raise ConfigurationError(_describe(error)) from error
+
+
+def _find_config(config_file: str | os.PathLike[str] | None) -> Path | None:
+    explicit = config_file or os.environ.get("CELERAY_CONFIG")
+    path = Path(explicit or "celeray.toml")
+    if path.is_file():
+        return path
+    if explicit:
+        raise ConfigurationError(f"config file {path}: no such file")
+    return None
+
+
+def _celeray_keys(conf: Mapping[str, Any]) -> dict[str, Any]:
+    return {
+        key.removeprefix(CONF_PREFIX): conf[key]
+        for key in list(conf)
+        if isinstance(key, str) and key.startswith(CONF_PREFIX)
+    }
+
+
+def _describe(error: ValidationError) -> str:
+    return "; ".join(
+        f"{'.'.join(str(part) for part in item['loc']) or 'settings'}={item['input']!r}: {item['msg']}"
+        for item in error.errors()
+    )

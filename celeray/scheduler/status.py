@@ -1,0 +1,313 @@
+"""The picture of the cluster that the bridge writes, Redis keeps, and REST, CLI and /metrics show. Frozen values only.
+
+Memory is integer MiB, CPUs are milli, times are seconds since the epoch, durations are seconds. `None` means
+unknown, which is never the same as zero. A reader ignores fields that a newer bridge added.
+"""
+
+from __future__ import annotations
+
+from enum import StrEnum
+from typing import NamedTuple
+
+from pydantic import BaseModel, ConfigDict
+
+from celeray.scheduler.model import Health, Reason
+from celeray.scheduler.states import ExecutorState
+
+DETAIL_MAX_CHARS = 1_000
+
+
+class _Frozen(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="ignore")
+
+
+class TaskState(StrEnum):
+    """What became of one run of a task, as operators see it."""
+
+    WAITING = "waiting"
+    """Held by a bridge, not begun."""
+    RUNNING = "running"
+    SUCCEEDED = "succeeded"
+    FAILED = "failed"
+    RETRIED = "retried"
+    LOST = "lost"
+    """Its executor died; the message runs again or ends by the app's settings."""
+    REVOKED = "revoked"
+    TIMEOUT = "timeout"
+    REJECTED = "rejected"
+    """Ended without a run: it can never fit, or can't be understood."""
+
+
+UNFINISHED = frozenset({TaskState.WAITING, TaskState.RUNNING})
+
+
+class QueueKind(StrEnum):
+    """Who consumes a queue."""
+
+    GPU = "gpu"
+    CPU = "cpu"
+    IO = "io"
+    PRIORITY = "priority"
+    DLQ = "dlq"
+    OTHER = "other"
+
+
+class DeviceStatus(_Frozen):
+    """One GPU."""
+
+    uuid: str
+    index: int
+    node_id: str
+    node_name: str
+    name: str | None = None
+    total_mib: int | None = None
+    used_mib: int | None = None
+    """What NVML shows, whoever holds it."""
+    reserved_mib: int = 0
+    """Held by the ledger for executors."""
+    foreign_mib: int | None = None
+    """Used by processes that are no executors."""
+    schedulable_mib: int = 0
+    """What placement will still give."""
+    health: Health = Health.UNKNOWN
+    health_reason: str | None = None
+    utilization_pct: int | None = None
+    temperature_c: int | None = None
+    power_mw: int | None = None
+    executors: tuple[str, ...] = ()
+    """Ids of the executors with a reservation on it."""
+
+
+class NodeStatus(_Frozen):
+    """One machine of the cluster."""
+
+    node_id: str
+    name: str
+    address: str
+    cpus_milli: int
+    cpus_free_milli: int
+    memory_mib: int
+    memory_free_mib: int
+    labels: dict[str, str] = {}
+    draining: bool = False
+    reading_age_s: float | None = None
+    """Age of the newest reading. None: none came yet."""
+    simulated: bool = False
+    driver_version: str | None = None
+    devices: tuple[str, ...] = ()
+    """Their uuids."""
+
+
+class ExecutorStatus(_Frozen):
+    """One process on the cluster that runs tasks."""
+
+    executor_id: str
+    executor_class: str
+    state: ExecutorState
+    node_id: str
+    device_uuids: tuple[str, ...] = ()
+    memory_mib: int = 0
+    """Reserved on each device."""
+    pid: int | None = None
+    tasks: tuple[str, ...] = ()
+    """Ids of the tasks that it runs now."""
+    runs: int = 0
+    """Tasks that it has begun since its start."""
+
+
+class QueueStatus(_Frozen):
+    """One queue: what lies on the broker, and what bridges hold of it."""
+
+    name: str
+    kind: QueueKind = QueueKind.OTHER
+    depth: int = 0
+    """Messages on the broker that nobody has taken, all priorities."""
+    depth_by_priority: dict[int, int] = {}
+    """By API priority, 1 to 10; priorities without messages are left out."""
+    waiting: int = 0
+    """Held by bridges, not begun."""
+    running: int = 0
+    """Running in bridges. Celery workers' own runs are not known here."""
+    paused: bool = False
+    oldest_age_s: float | None = None
+    """Since a bridge received the oldest task that still waits. Messages on the broker carry no time."""
+    reasons: dict[Reason, int] = {}
+    """Why waiting tasks wait."""
+
+
+class BridgeQueue(_Frozen):
+    """What one bridge holds of one queue."""
+
+    name: str
+    waiting: int = 0
+    running: int = 0
+    oldest_received_at: float | None = None
+    """When the bridge received the oldest task that still waits."""
+    reasons: dict[Reason, int] = {}
+
+
+class TaskRecord(_Frozen):
+    """One run of a task in a bridge: where, when, and how it ended."""
+
+    task_id: str
+    name: str
+    queue: str
+    priority: int
+    """1 to 10, 10 most urgent."""
+    state: TaskState
+    bridge_id: str
+    hostname: str
+    """Celery node name of the bridge."""
+    node_id: str | None = None
+    node_name: str | None = None
+    device_uuids: tuple[str, ...] = ()
+    gpus: int = 0
+    vram_mib: int | None = None
+    """Asked for on each device. None: whole devices where `gpus` > 0, else none."""
+    executor_id: str | None = None
+    executor_class: str | None = None
+    warm: bool | None = None
+    """Whether the executor had run before. None: not begun."""
+    received_at: float
+    started_at: float | None = None
+    ended_at: float | None = None
+    wait_s: float | None = None
+    """From received to started."""
+    run_s: float | None = None
+    """From started to ended."""
+    reason: str | None = None
+    detail: str | None = None
+
+    @property
+    def changed_at(self) -> float:
+        """When it last changed, to the microsecond; lists of tasks are sorted by it."""
+        return round(self.ended_at or self.started_at or self.received_at, 6)
+
+    def stored(self) -> StoredRecord:
+        """The record as Redis keeps it."""
+        return StoredRecord(self.task_id, self.changed_at, self.ended_at is not None, self.model_dump_json())
+
+
+class StoredRecord(NamedTuple):
+    """A `TaskRecord` as Redis keeps it."""
+
+    task_id: str
+    changed_at: float
+    ended: bool
+    document: str
+    """JSON of the record."""
+
+
+class TaskCount(_Frozen):
+    """A number of tasks with one queue and name."""
+
+    queue: str
+    name: str
+    count: int
+
+
+class FinishedCount(_Frozen):
+    """Runs that ended, of one queue, name and outcome."""
+
+    queue: str
+    name: str
+    outcome: str
+    count: int
+
+
+class TaskHistogram(_Frozen):
+    """A distribution of seconds for one queue and name."""
+
+    queue: str
+    name: str
+    bounds: tuple[float, ...]
+    """Upper bounds, rising; the bucket above the last one is implied."""
+    counts: tuple[int, ...]
+    """Observations of each bucket alone, not cumulative; one more than `bounds`."""
+    sum: float
+
+
+class Counters(_Frozen):
+    """What only grows."""
+
+    finished: tuple[FinishedCount, ...] = ()
+    placement: tuple[TaskHistogram, ...] = ()
+    """Received to started."""
+    execution: tuple[TaskHistogram, ...] = ()
+    """Started to ended."""
+
+
+class BridgeStatus(_Frozen):
+    """Everything that one bridge knows at one instant."""
+
+    bridge_id: str
+    hostname: str
+    """Celery node name."""
+    pid: int
+    version: str
+    written_at: float
+    started_at: float
+    cluster_up: bool
+    cluster_address: str | None = None
+    cluster_detail: str | None = None
+    """Why the cluster is down."""
+    window: int
+    waiting: int = 0
+    running: int = 0
+    queues: tuple[BridgeQueue, ...] = ()
+    nodes: tuple[NodeStatus, ...] = ()
+    devices: tuple[DeviceStatus, ...] = ()
+    executors: tuple[ExecutorStatus, ...] = ()
+    running_tasks: tuple[TaskCount, ...] = ()
+    counters: Counters = Counters()
+    """Since this bridge started."""
+    records_dropped: int = 0
+    """Task records that were never written since Redis was away for too long."""
+    records_skipped: int = 0
+    """Task records left out since more runs succeeded than are worth a record each; they are counted all the same."""
+
+
+class BridgeSummary(_Frozen):
+    """One bridge in the cluster's status."""
+
+    bridge_id: str
+    hostname: str
+    up: bool
+    version: str | None = None
+    pid: int | None = None
+    cluster_up: bool | None = None
+    cluster_address: str | None = None
+    cluster_detail: str | None = None
+    age_s: float | None = None
+    """Since it last wrote."""
+    waiting: int = 0
+    running: int = 0
+    window: int | None = None
+
+
+class ClusterStatus(_Frozen):
+    """The whole, on one screen."""
+
+    version: str
+    state: str
+    """`ok`, or `degraded` with `problems`."""
+    problems: tuple[str, ...] = ()
+    redis_ok: bool
+    ray_connected: bool
+    bridges: tuple[BridgeSummary, ...] = ()
+    queued: int = 0
+    """On the broker, all queues but the dead letters."""
+    dead_letters: int = 0
+    unacked: int = 0
+    """Taken by any worker and not yet acknowledged."""
+    waiting: int = 0
+    running: int = 0
+    nodes: int = 0
+    devices: int = 0
+    devices_healthy: int = 0
+    """Those that NVML does not call unhealthy."""
+    vram_total_mib: int = 0
+    vram_schedulable_mib: int = 0
+    executors: int = 0
+    age_s: float | None = None
+    """Of the oldest bridge document that was counted."""

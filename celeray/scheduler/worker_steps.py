@@ -1,0 +1,38 @@
+"""Worker steps that `install` adds: what a worker of an installed app must not do."""
+
+from __future__ import annotations
+
+import logging
+from typing import Any
+
+from celery import bootsteps
+
+from celeray.scheduler.forwarding import runs_on_ray
+from celeray.scheduler.installed import settings_of
+from celeray.scheduler.promises import refuse_pickle
+
+logger = logging.getLogger(__name__)
+
+
+class RefusePickle(bootsteps.Step):
+    """A worker does not start where its app accepts pickle, whenever that was configured."""
+
+    def create(self, parent: Any) -> None:
+        refuse_pickle(parent.app.conf)
+
+
+class SelectQueues(bootsteps.Step):
+    """Without `-Q`, a worker consumes every declared queue, and a plain one can't run what is on the gpu queues."""
+
+    def create(self, parent: Any) -> None:
+        queues = parent.app.amqp.queues
+        if queues._consume_from is not None:
+            return
+        settings = settings_of(parent.app)
+        unwanted = {settings.dead_letter_queue}
+        if not runs_on_ray(parent.pool_cls):
+            unwanted.update(name for name in queues if settings.is_gpu_queue(name))
+        left = sorted(unwanted.intersection(queues.consume_from))
+        if left:
+            queues.deselect(left)
+            logger.info("not consuming from %s: choose queues with -Q to change that", ", ".join(left))

@@ -1,0 +1,34 @@
+"""Services that the tests share: one Redis a session, on a free port and in a folder of its own."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+
+import pytest
+import redis
+
+from celeray.scheduler.embedded_redis import EmbeddedRedis
+from celeray.scheduler.errors import ConfigurationError
+
+
+@pytest.fixture(scope="session")
+def redis_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[EmbeddedRedis]:
+    """A real Redis server. Where there is none: a failure in CI, a skip elsewhere."""
+    server = EmbeddedRedis(tmp_path_factory.mktemp("redis"))
+    try:
+        server.start()
+    except ConfigurationError as error:
+        if os.environ.get("CI"):
+            raise
+        pytest.skip(str(error))
+    yield server
+    server.stop()
+
+
+@pytest.fixture
+def redis_url(redis_server: EmbeddedRedis) -> Iterator[str]:
+    """The server's address, with an empty database."""
+    with redis.Redis.from_url(redis_server.url) as client:
+        client.flushdb()
+    yield redis_server.url
