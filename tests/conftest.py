@@ -27,8 +27,8 @@ def redis_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[EmbeddedR
 
 
 @pytest.fixture
-def redis_url(redis_server: EmbeddedRedis) -> Iterator[str]:
+def redis_url(redis_server: EmbeddedRedis) -> str:
     """The server's address, with an empty database."""
     with redis.Redis.from_url(redis_server.url) as client:
         client.flushdb()
-    yield redis_server.url
+    return redis_server.url

@@ -58,11 +58,10 @@ def run_bridge(
 
     sys.path.insert(0, os.getcwd())
     try:
+        # Celery's own variables win over the app's configuration, here and in the executors that get them.
+        os.environ.update({"CELERY_BROKER_URL": broker} if broker else {})
+        os.environ.update({"CELERY_RESULT_BACKEND": result_backend} if result_backend else {})
         app = find_app(app_path)
-        if broker:
-            app.conf.broker_url = app.conf.broker_read_url = app.conf.broker_write_url = broker
-        if result_backend:
-            app.conf.result_backend = result_backend
         settings = Settings.load(
             app.conf,
             config_file=config_file,

@@ -34,21 +34,17 @@ class AMQPMixin:
 
     app: Any
     _rtable: Any
-    _task_router: TaskRouter | None = None
 
     @cached_property
     def broker_kind(self) -> BrokerKind:
         """Kind of the broker that messages go to."""
         return kind_of_conf(self.app.conf)
 
-    @property
+    @cached_property
     def task_router(self) -> TaskRouter:
         """The contract's router with the app's settings, and with the app's default queue where the user chose one."""
-        settings, default = settings_of(self.app), self.app.conf.task_default_queue
-        router = self._task_router
-        if router is None or router.settings is not settings or router.default_queue != default:
-            router = self._task_router = TaskRouter(settings, default_queue=default)
-        return router
+        # Like Celery's own default_queue it is fixed with the first use; install makes a new object.
+        return TaskRouter(settings_of(self.app), default_queue=self.app.conf.task_default_queue)
 
     # Connections
 

@@ -31,6 +31,10 @@ class AppSpec:
     redirect_stdouts_level: str = "WARNING"
     include: tuple[str, ...] = ()
     """Modules that the worker was told to import besides the app's own."""
+    environ: Mapping[str, str] = field(default_factory=dict)
+    """Variables of the bridge that an executor gets where its node does not set them itself."""
+    settings: str | None = None
+    """The bridge's settings as JSON, so that what an executor publishes is routed the same way. None: its own."""
 
 
 @dataclass(frozen=True, slots=True)

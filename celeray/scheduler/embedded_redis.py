@@ -106,7 +106,7 @@ class EmbeddedRedis:
                 stdout=output,
                 stderr=subprocess.STDOUT,
                 start_new_session=True,
-                preexec_fn=self._preexec,  # noqa: PLW1509 - takes no lock
+                preexec_fn=self._preexec,
             )
         deadline = time.monotonic() + START_DEADLINE_S
         with redis.Redis(port=self.port, socket_connect_timeout=1) as client:

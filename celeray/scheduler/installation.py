@@ -6,7 +6,6 @@ Defaults go beneath what the user set, wherever they set it and whenever: before
 
 from __future__ import annotations
 
-import warnings
 from functools import partial
 from typing import Any
 
@@ -15,15 +14,14 @@ from celery.utils.imports import symbol_by_name
 from celeray.scheduler import results
 from celeray.scheduler.amqp import amqp_class
 from celeray.scheduler.defaults import Defaults, add_beneath, defaults_for, rebind_tasks, user_conf
-from celeray.scheduler.errors import CelerayWarning
 from celeray.scheduler.forwarding import ForwardStep
 from celeray.scheduler.installed import Installed, installed_on, remember, settings_of
-from celeray.scheduler.promises import broken_promises, refuse_pickle
+from celeray.scheduler.promises import refuse_pickle, warn_of_broken
 from celeray.scheduler.settings import CONF_PREFIX, Settings
 from celeray.scheduler.topology import PRIORITY_STEPS, BrokerKind, kind_of_conf
-from celeray.scheduler.worker_steps import RefusePickle, SelectQueues
+from celeray.scheduler.worker_steps import CheckPromises, SelectQueues
 
-__all__ = ["create_amqp", "install", "settings_of"]
+__all__ = ["create_amqp", "create_control", "install", "settings_of"]
 
 
 def install(app: Any, settings: Settings | None = None) -> Settings:
@@ -65,20 +63,35 @@ def _real(app: Any) -> Any:
 
 def _attach(app: Any, settings: Settings | None) -> None:
     """What needs no configuration."""
-    base = app.amqp_cls
-    if isinstance(base, partial) and base.func is create_amqp:
-        base = base.args[0]
-    # A string where it was one, so that an app that could be pickled still can be.
-    app.amqp_cls = partial(create_amqp, base, settings)
-    app.__dict__.pop("amqp", None)
+    # A name stays a name inside, so that an app that could be pickled still can be.
+    app.amqp_cls = partial(create_amqp, _without_ours(app.amqp_cls), settings)
+    app.control_cls = partial(create_control, _without_ours(app.control_cls))
+    for made in ("amqp", "control"):
+        app.__dict__.pop(made, None)
     app._pool = None
     app.loader.override_backends = {**results.OVERRIDES, **app.loader.override_backends}
     app.steps["consumer"].add(ForwardStep)
-    app.steps["worker"].update((RefusePickle, SelectQueues))
+    app.steps["worker"].update((CheckPromises, SelectQueues))
     if not app.configured:
         app.add_defaults(partial(_complete_loaded, app))
     # Sent each time that a configuration is loaded; a second one would come without the defaults.
     app.on_after_configure.connect(_on_configured, weak=False)
+
+
+def _without_ours(made_by: Any) -> Any:
+    ours = isinstance(made_by, partial) and made_by.func in (create_amqp, create_control)
+    return made_by.args[0] if ours else made_by
+
+
+def create_control(base: Any, app: Any) -> Any:
+    """`app.control_cls` of an installed app: remote control speaks JSON, which every worker and client understands.
+
+    Celery writes commands and replies with the tasks' serializer, so a stock `celery inspect` could not read them.
+    """
+    control = symbol_by_name(base)(app)
+    if control.mailbox.serializer == "msgpack" and "json" in app.conf.accept_content:
+        control.mailbox.serializer = "json"
+    return control
 
 
 def create_amqp(base: Any, settings: Settings | None, app: Any) -> Any:
@@ -116,7 +129,7 @@ def _complete(app: Any) -> None:
     rebind_tasks(app)
     app._backend_cache = None
     app._local.__dict__.pop("backend", None)
-    _warn(conf, kind, found)
+    warn_of_broken(conf, kind, found.warned)
 
 
 def _reload(app: Any, found: Installed) -> None:
@@ -136,10 +149,3 @@ def _merge_transport_options(conf: Any, kind: BrokerKind) -> None:
     options = conf.broker_transport_options or {}
     if kind is BrokerKind.REDIS and "priority_steps" not in options:
         conf.broker_transport_options = {**options, "priority_steps": PRIORITY_STEPS}
-
-
-def _warn(conf: Any, kind: BrokerKind, found: Installed) -> None:
-    for broken in broken_promises(conf, kind):
-        if broken.setting not in found.warned:
-            found.warned.add(broken.setting)
-            warnings.warn(f"{broken} (celeray leaves it as you set it)", CelerayWarning, stacklevel=4)

@@ -39,7 +39,8 @@ def settings_of(app: Any) -> Settings:
     Raises:
         ConfigurationError: celeray is not installed on the app, or a `celeray_*` key is wrong.
     """
-    app.conf.finalize()
+    if not app.configured:
+        app.conf.finalize()
     found = installed_on(app)
     if found is None:
         raise ConfigurationError(f"celeray is not installed on {app!r}: call celeray.install(app)")

@@ -203,13 +203,16 @@ class Ledger:
 
     def accounts(self, now: float) -> tuple[DeviceAccount, ...]:
         """Every known device, by node and index."""
-        return tuple(self.account(d.uuid, now) for reading in self._sorted_readings() for d in reading.devices)
+        return tuple(
+            self.account(d.uuid, now) for reading in self._sorted_readings() for d in reading.devices
+        )
 
     def nodes(self, now: float, starting: Iterable[str] = ()) -> tuple[NodeState, ...]:
         """Every known node as placement sees it; `starting` names the node of each executor that starts."""
         starts = list(starting)
         return tuple(
-            self._node_state(reading, now, starts.count(reading.node_id)) for reading in self._sorted_readings()
+            self._node_state(reading, now, starts.count(reading.node_id))
+            for reading in self._sorted_readings()
         )
 
     def readings(self) -> tuple[NodeReading, ...]:
@@ -269,7 +272,9 @@ class Ledger:
             raise LedgerError(f"{wanted.holder}: negative memory asked")
         free = self._host_memory_free(wanted.node_id)
         if wanted.host_memory_mib > free:
-            raise LedgerError(f"{wanted.holder}: {wanted.host_memory_mib} MiB of host memory asked, {free} free")
+            raise LedgerError(
+                f"{wanted.holder}: {wanted.host_memory_mib} MiB of host memory asked, {free} free"
+            )
         for uuid in wanted.device_uuids:
             self._check_device(wanted, uuid, now)
 
@@ -278,7 +283,9 @@ class Ledger:
             raise LedgerError(f"{wanted.holder}: device {uuid} is not on node {wanted.node_id}")
         entries = self._on_device.get(uuid, {}).values()
         if any(entry.exclusive for entry in entries) or (wanted.exclusive and entries):
-            raise LedgerError(f"{wanted.holder}: device {uuid} is held by {[entry.holder for entry in entries]}")
+            raise LedgerError(
+                f"{wanted.holder}: device {uuid} is held by {[entry.holder for entry in entries]}"
+            )
         room = self.account(uuid, now).schedulable_mib
         if wanted.memory_mib > room:
             raise LedgerError(f"{wanted.holder}: {wanted.memory_mib} MiB asked on {uuid}, {room} schedulable")

@@ -84,6 +84,8 @@ class DeviceReading:
     power_mw: int | None = None
     exclusive_process: bool = False
     """Compute mode EXCLUSIVE_PROCESS: the driver refuses a second process."""
+    unified_memory: bool = False
+    """The device shares the host's memory: `total_mib` and `used_mib` are the host's."""
 
 
 @dataclass(frozen=True, slots=True)

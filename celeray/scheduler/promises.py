@@ -5,10 +5,11 @@ Pickle alone is refused: it runs code of whoever can write to the broker.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import warnings
+from collections.abc import Iterator, Mapping
 from typing import Any, NamedTuple
 
-from celeray.scheduler.errors import ConfigurationError
+from celeray.scheduler.errors import CelerayWarning, ConfigurationError
 from celeray.scheduler.keys import BROKER_PRIORITIES
 from celeray.scheduler.topology import BrokerKind
 
@@ -42,6 +43,14 @@ def refuse_pickle(conf: Any) -> None:
             raise ConfigurationError(
                 f"{setting}={value!r}: pickle runs code of whoever can write to the broker; use msgpack and json only"
             )
+
+
+def warn_of_broken(conf: Any, kind: BrokerKind, warned: set[str]) -> None:
+    """Warn about every setting that breaks a promise and is not in `warned`, and note it there."""
+    for broken in broken_promises(conf, kind):
+        if broken.setting not in warned:
+            warned.add(broken.setting)
+            warnings.warn(f"{broken} (celeray leaves it as you set it)", CelerayWarning, stacklevel=2)
 
 
 def broken_promises(conf: Any, kind: BrokerKind) -> list[BrokenPromise]:
@@ -119,9 +128,9 @@ _LOST_BINDING = (
 
 def _declared(queues: Any) -> Iterator[tuple[str, str, Any]]:
     """Name, exchange and expiry of the user's queues, which may be kombu queues or mappings by name."""
-    items = queues.items() if hasattr(queues, "items") else ((queue.name, queue) for queue in queues or ())
+    items = queues.items() if isinstance(queues, Mapping) else ((queue.name, queue) for queue in queues or ())
     for name, queue in items:
-        if hasattr(queue, "get"):
+        if isinstance(queue, Mapping):
             yield name, str(queue.get("exchange") or ""), queue.get("expires")
         else:
             exchange = queue.exchange.name if queue.exchange else ""

@@ -28,6 +28,7 @@ class Publisher:
         self._amqp = amqp
         self._app = amqp.app
         self._lowest_first = amqp.broker_kind.lowest_first
+        self._default_serializer: str = self._app.conf.task_serializer
         self._capacity = CapacityReader()
         self._client: redis.Redis | None = None
 
@@ -57,12 +58,11 @@ class Publisher:
     def _check_request(
         self, name: str, args: Any, kwargs: Mapping[str, Any], options: Mapping[str, Any], task: Any
     ) -> None:
-        headers = options.get("headers") or {}
-        attribute = getattr(task, requests.HEADER, None)
-        queue = _queue_name(options) or self._amqp.task_router.default_queue
-        if queue == self._amqp.task_router.settings.priority_queue:
+        headers, router = options.get("headers") or {}, self._amqp.task_router
+        queue = _queue_name(options) or router.default_queue
+        if queue == router.settings.priority_queue:
             queue = self._amqp.own_queue(name, args, kwargs, headers, task)
-        request = self._amqp.task_router.request_for(headers, attribute, queue)
+        request = router.request_for(headers, getattr(task, requests.HEADER, None), queue)
         if request.gpus and (error := could_ever_fit(request, self._capacity.current(self._connect))):
             raise error
 
@@ -90,7 +90,7 @@ class Publisher:
         return (parent.request.delivery_info or {}).get("priority") == option
 
     def _serializer(self, option: str | None, body: Any) -> str:
-        serializer: str = option or self._app.conf.task_serializer
+        serializer = option or self._default_serializer
         if serializer in PICKLES:
             raise ConfigurationError(
                 f"serializer={serializer!r}: pickle runs code of whoever can write to the broker; "

@@ -27,6 +27,7 @@ CPUS_MAX = 65_536
 HOST_MEMORY_MAX_MIB = 1024 * 1024 * 1024
 """1 PiB."""
 LABELS_MAX = 64
+INT_BITS_MAX = 64
 NAME_MAX = 253
 DEFAULT_CPUS_MILLI = 1000
 """Of a task without devices. One with devices waits for those, and asks for no CPU of its own."""
@@ -90,7 +91,14 @@ def parse_layer(layer: Mapping[str, Any]) -> Layer:
     parsed: Layer = {}
     for key, raw in layer.items():
         if key not in _KEYS:
-            raise RequirementError(str(key), raw, f"unknown key; known are {', '.join(sorted(_KEYS))}")
+            raise RequirementError(
+                str(key) or repr(key), raw, f"unknown key; known are {', '.join(sorted(_KEYS))}"
+            )
+        if isinstance(raw, int) and raw.bit_length() > INT_BITS_MAX:
+            # Neither floats nor Python's own conversion to text take any integer.
+            raise RequirementError(
+                key, f"an integer of {raw.bit_length()} bits", f"at most {INT_BITS_MAX} bits"
+            )
         name, parse = _KEYS[key]
         if name in parsed:
             raise RequirementError(key, raw, f"says the same as {parsed[name].key}: give one of them")

@@ -12,7 +12,7 @@ from typing import Any
 from celery.backends import redis as stock
 from celery.backends.base import compress_payload
 
-from celeray.scheduler.installed import settings_of
+from celeray.scheduler.installed import installed_on
 
 METHOD = "gzip"
 OVERRIDES = {
@@ -28,7 +28,9 @@ class CompressingMixin:
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         backend: Any = self
-        limit = settings_of(backend.app).compress_results_above_bytes
+        # A backend that was unpickled in another process may belong to an app without celeray there.
+        installed = installed_on(backend.app)
+        limit = installed.settings.compress_results_above_bytes if installed else 0
         # With decode_responses redis-py gives text, and compressed bytes are none.
         self._compress_above = 0 if backend.connparams.get("decode_responses") else limit
 

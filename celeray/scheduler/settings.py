@@ -23,6 +23,8 @@ from pydantic_settings import (
 from celeray.scheduler.errors import ConfigurationError
 
 CONF_PREFIX = "celeray_"
+TOML, CONF = "_toml_file", "_app_conf"
+"""Under these names `load` passes its sources, since pydantic-settings asks for them once a class."""
 DEFAULT_ROUTES = {
     "generate_image": "gpu.generation",
     "generate_video": "gpu.generation",
@@ -115,6 +117,13 @@ class Settings(BaseSettings):
     executor_start_timeout_s: float = Field(default=180.0, gt=0)
     executor_idle_timeout_s: float = Field(default=900.0, ge=0)
     """An executor idle for longer ends and gives its VRAM back. 0: only when its room is needed."""
+    forward_env: tuple[str, ...] = (
+        "CELERY_BROKER_URL",
+        "CELERY_BROKER_READ_URL",
+        "CELERY_BROKER_WRITE_URL",
+        "CELERY_RESULT_BACKEND",
+    )
+    """Variables of the bridge's environment that executors get, unless their node sets them."""
     runtime_env: dict[str, Any] = Field(default_factory=dict)
     """Ray's runtime_env for executors, for instance {"pip": [...]}."""
     simulate_gpus: str | None = None
@@ -170,9 +179,8 @@ class Settings(BaseSettings):
         dotenv_settings: PydanticBaseSettingsSource,
         file_secret_settings: PydanticBaseSettingsSource,
     ) -> tuple[PydanticBaseSettingsSource, ...]:
-        # load() passes its sources under these two names, since pydantic-settings builds them per class.
         kwargs = dict(getattr(init_settings, "init_kwargs", {}))
-        toml, conf = kwargs.pop("_toml_file", None), kwargs.pop("_app_conf", {})
+        toml, conf = kwargs.pop(TOML, None), kwargs.pop(CONF, {})
         sources: list[PydanticBaseSettingsSource] = [InitSettingsSource(settings_cls, kwargs), env_settings]
         if toml is not None:
             sources.append(TomlConfigSettingsSource(settings_cls, toml))
@@ -199,7 +207,7 @@ class Settings(BaseSettings):
         """
         given = {key: value for key, value in flags.items() if value is not None}
         try:
-            return cls(_toml_file=_find_config(config_file), _app_conf=_celeray_keys(conf or {}), **given)
+            return cls(**{TOML: _find_config(config_file), CONF: _celeray_keys(conf or {}), **given})
         except ValidationError as error:
             raise ConfigurationError(_describe(error)) from error
 

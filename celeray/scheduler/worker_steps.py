@@ -8,17 +8,20 @@ from typing import Any
 from celery import bootsteps
 
 from celeray.scheduler.forwarding import runs_on_ray
-from celeray.scheduler.installed import settings_of
-from celeray.scheduler.promises import refuse_pickle
+from celeray.scheduler.installed import installed_on, settings_of
+from celeray.scheduler.promises import refuse_pickle, warn_of_broken
 
 logger = logging.getLogger(__name__)
 
 
-class RefusePickle(bootsteps.Step):
-    """A worker does not start where its app accepts pickle, whenever that was configured."""
+class CheckPromises(bootsteps.Step):
+    """Looks at the conf once more, since it may have been changed after it was loaded. Pickle refuses the start."""
 
     def create(self, parent: Any) -> None:
         refuse_pickle(parent.app.conf)
+        found = installed_on(parent.app)
+        if found is not None:
+            warn_of_broken(parent.app.conf, parent.app.amqp.broker_kind, found.warned)
 
 
 class SelectQueues(bootsteps.Step):

@@ -8,7 +8,13 @@ from collections.abc import Callable
 
 import redis
 
-from celeray.scheduler.capacity import CapacityWriter, ClusterCapacity, NodeCapacity, could_ever_fit, read_capacity
+from celeray.scheduler.capacity import (
+    CapacityWriter,
+    ClusterCapacity,
+    NodeCapacity,
+    could_ever_fit,
+    read_capacity,
+)
 from celeray.scheduler.errors import NeverFitsError, RequirementError
 from celeray.scheduler.keys import Keys
 from celeray.scheduler.model import ResourceRequest
@@ -83,4 +89,6 @@ def _too_large(request: ResourceRequest, nodes: tuple[NodeCapacity, ...]) -> Nev
     if request.host_memory_mib > memory:
         asked = request.host_memory_mib / 1024
         return NeverFitsError("memory_gb", asked, f"the largest node has {memory / 1024:g} GiB")
-    return NeverFitsError("labels", dict(request.labels), "no node has them together with the CPUs and memory asked")
+    return NeverFitsError(
+        "labels", dict(request.labels), "no node has them together with the CPUs and memory asked"
+    )

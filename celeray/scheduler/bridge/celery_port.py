@@ -64,7 +64,7 @@ class CeleryPort:
     def came_back(self, payload: bytes) -> TaskState:
         try:
             failed, retval, runtime = pickle.loads(payload)  # noqa: S301 - written by our executor, sent by Ray
-        except Exception as error:  # noqa: BLE001 - whatever a foreign class raises while it is rebuilt
+        except Exception as error:
             logger.exception("the outcome of %s can't be read", self._request.id)
             return self._fail(error)
         try:

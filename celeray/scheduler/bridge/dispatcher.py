@@ -141,13 +141,11 @@ class Dispatcher:
             case ExecutorStarted():
                 self.fleet.started(event)
             case ExecutorEnded():
-                if lost := self.fleet.ended(event):
-                    self._lose(lost)
+                self._lose(self.fleet.ended(event))
             case NodeRead(reading):
                 self.fleet.observe(reading)
             case NodeLost(node_id):
-                for lost in self.fleet.lose_node(node_id):
-                    self._lose(lost)
+                self._lose(*self.fleet.lose_node(node_id))
             case ClusterUp(address):
                 self.cluster_up, self.cluster_address, self.cluster_detail = True, address, None
             case ClusterDown(detail):
@@ -179,22 +177,22 @@ class Dispatcher:
         if self.cluster_up:
             logger.error("cluster down: %s", detail)
         self.cluster_up, self.cluster_detail = False, detail
-        for lost in self.fleet.lose_all(f"cluster down: {detail}"):
-            self._lose(lost)
+        self._lose(*self.fleet.lose_all(f"cluster down: {detail}"))
 
-    def _lose(self, lost: LostRun) -> None:
-        run = self.running.get(lost.run_id)
-        if run is None:
-            return
+    def _lose(self, *lost: LostRun | None) -> None:
+        for entry in lost:
+            run = self.running.get(entry.run_id) if entry else None
+            if entry is not None and run is not None:
+                self._lose_run(run, entry)
+
+    def _lose_run(self, run: Run, lost: LostRun) -> None:
         if run.state is RunState.RESERVED:
             # Its code never ran, so this is no attempt.
             self._wait_again(run)
             return
         self._release(run)
         state = run.port.lost(f"executor {lost.executor_id}: {lost.detail}")
-        self._recorder.ended(
-            run.facts, state, self._clock.time(), reason="executor_lost", detail=lost.detail
-        )
+        self._recorder.ended(run.facts, state, self._clock.time(), reason="executor_lost", detail=lost.detail)
 
     # Placement
 

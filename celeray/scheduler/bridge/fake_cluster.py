@@ -43,7 +43,13 @@ class FakeExecutor:
 class FakeCluster:
     """Implements `Cluster`. `nodes` maps a node id to its devices: uuid, type and total MiB."""
 
-    def __init__(self, nodes: dict[str, Iterable[tuple[str, str, int]]], *, cpus: int = 8, memory_mib: int = 65_536) -> None:
+    def __init__(
+        self,
+        nodes: dict[str, Iterable[tuple[str, str, int]]],
+        *,
+        cpus: int = 8,
+        memory_mib: int = 65_536,
+    ) -> None:
         self.nodes = {node: tuple(devices) for node, devices in nodes.items()}
         self.executors: dict[str, FakeExecutor] = {}
         self.foreign_mib: dict[str, int] = {}
@@ -59,7 +65,7 @@ class FakeCluster:
     def start(self, listener: Listener) -> None:
         self._listener = listener
 
-    def stop(self, timeout_s: float) -> None:  # noqa: ARG002 - the protocol's signature
+    def stop(self, timeout_s: float) -> None:
         self.stopped = True
 
     def start_executor(self, spec: ExecutorSpec) -> None:
@@ -143,7 +149,14 @@ class FakeCluster:
         assert executor.run is not None, f"{executor_id} has no run"
         self._send(RunStarted(executor_id, executor.run.run_id, executor.pid))
 
-    def finish(self, executor_id: str, retval: Any = "None", *, failed: bool = False, rss_mib: int | None = None) -> None:
+    def finish(
+        self,
+        executor_id: str,
+        retval: Any = "None",
+        *,
+        failed: bool = False,
+        rss_mib: int | None = None,
+    ) -> None:
         """The executor's run comes back."""
         executor = self.executors[executor_id]
         assert executor.run is not None, f"{executor_id} has no run"

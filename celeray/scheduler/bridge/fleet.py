@@ -209,7 +209,10 @@ class Fleet:
             now = self._clock.monotonic()
             wait = self.starts.failed(executor.executor_class, now) - now
             logger.error(
-                "no executor of %s starts, next try in %.0f s: %s", executor.executor_class, wait, event.detail
+                "no executor of %s starts, next try in %.0f s: %s",
+                executor.executor_class,
+                wait,
+                event.detail,
             )
         return self._gone(executor, event.detail)
 

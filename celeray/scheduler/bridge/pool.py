@@ -115,6 +115,8 @@ class TaskPool(BasePool):
             redirect_stdouts=environ.get("CELERY_LOG_REDIRECT", "") == "1",
             redirect_stdouts_level=environ.get("CELERY_LOG_REDIRECT_LEVEL") or "WARNING",
             include=tuple(self.app.conf.include),
+            environ={name: environ[name] for name in self._settings.forward_env if name in environ},
+            settings=self._settings.model_dump_json(),
         )
 
     def _hostname(self) -> str:
@@ -134,7 +136,7 @@ class TaskPool(BasePool):
 
     # Work
 
-    def on_apply(  # noqa: PLR0913 - the signature is Celery's
+    def on_apply(
         self,
         target: Any,
         args: tuple[Any, ...],
@@ -257,7 +259,9 @@ class TaskPool(BasePool):
             ValueError: the window would be empty.
         """
         if n >= self.limit:
-            raise ValueError(f"pool_shrink n={n}: the window holds {self.limit} messages, and must hold at least 1")
+            raise ValueError(
+                f"pool_shrink n={n}: the window holds {self.limit} messages, and must hold at least 1"
+            )
         self.limit -= n
 
     def restart(self) -> None:

@@ -68,10 +68,14 @@ class StatusPublisher(threading.Thread):
         store = self._open_store()
         last: BridgeStatus | None = None
         failures = 0
+        tidied = False
         while (offered := self._next(failures)) is not None:
             last, facts = offered
             try:
                 self._write(store, last, facts)
+                if not tidied:
+                    store.forget_gone(last.written_at)
+                    tidied = True
             except RedisError as error:
                 failures += 1
                 if failures == 1:

@@ -89,6 +89,7 @@ class Reporting:
             executors=picture.executors(dispatcher),
             running_tasks=taken.running_tasks,
             counters=taken.counters,
+            records_skipped=taken.skipped,
         )
         self._publisher.offer(status, taken.facts)
         headroom = self._settings.vram_headroom_mib

@@ -91,6 +91,6 @@ class Run:
         """
         self.state = transition(RUN_TRANSITIONS, self.state, state)
 
-    def terminate(self, signum: int) -> None:  # noqa: ARG002 - the signature is Celery's
+    def terminate(self, signum: int) -> None:
         """Called by `Request.terminate` and `Request.cancel`, besides the pool's `terminate_job`."""
         self.recheck(self)

@@ -78,4 +78,3 @@ class Upkeep:
                     self._dispatcher.refuse(run, error)
         for shape in due:
             self._dispatcher.never_since.pop(shape, None)
-

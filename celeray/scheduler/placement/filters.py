@@ -12,11 +12,11 @@ from celeray.scheduler.placement.policy import Policy
 
 PROGRESS: tuple[Reason, ...] = (
     Reason.LABELS,
+    Reason.DEVICES,
     Reason.GPU_TYPE,
     Reason.UNUSABLE,
     Reason.EXCLUSIVE,
     Reason.VRAM,
-    Reason.DEVICES,
     Reason.HOST_MEMORY,
     Reason.CPUS,
     Reason.STARTING,
@@ -106,6 +106,8 @@ def could_fit_idle(request: ResourceRequest, node: NodeState, policy: Policy) ->
         1
         for device in node.devices
         if type_rank(request, device) is not None
-        and (device.total_mib == 0 or device.total_mib - policy.headroom_mib >= max(1, request.memory_mib or 0))
+        and (
+            device.total_mib == 0 or device.total_mib - policy.headroom_mib >= max(1, request.memory_mib or 0)
+        )
     )
     return fitting >= request.gpus

@@ -86,7 +86,9 @@ def find_clearing(request: ResourceRequest, node: BoardNode, board: Board, polic
     return Clearing(node, tuple(device for _, device, _ in chosen), tuple(evicted.values()))
 
 
-def _clear_host_memory(request: ResourceRequest, node: BoardNode, idle: list[WarmExecutor]) -> Clearing | None:
+def _clear_host_memory(
+    request: ResourceRequest, node: BoardNode, idle: list[WarmExecutor]
+) -> Clearing | None:
     room, evictions = node.memory_mib, []
     for executor in idle:
         if room >= request.host_memory_mib:
@@ -110,7 +112,9 @@ def _clear_device(
     alone = request.exclusive or state.exclusive_process
     if alone or any(executor.exclusive for executor in here):
         staying = device.holders - len(here) - state.reclaiming_holders
-        return tuple(here) if staying <= 0 and _room_after(device, here) >= (request.memory_mib or 1) else None
+        return (
+            tuple(here) if staying <= 0 and _room_after(device, here) >= (request.memory_mib or 1) else None
+        )
     if device.exclusive and not state.reclaiming_mib:
         return None
     evictions: list[WarmExecutor] = []

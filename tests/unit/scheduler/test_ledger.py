@@ -141,7 +141,10 @@ def test_a_holder_without_devices_is_released_at_once() -> None:
         (Reservation("e2", "n1", ("GPU-z",), 1), "GPU-z is not on node n1"),
         (Reservation("e2", "n1", ("GPU-a", "GPU-a"), 1), "names a device twice"),
         (Reservation("e2", "n1", ("GPU-a",), 1, exclusive=True), "is held by"),
-        (Reservation("e2", "n1", (), 0, host_memory_mib=65 * GIB), "66560 MiB of host memory asked, 65536 free"),
+        (
+            Reservation("e2", "n1", (), 0, host_memory_mib=65 * GIB),
+            "66560 MiB of host memory asked, 65536 free",
+        ),
         (Reservation("e2", "n1", ("GPU-a",), -1), "negative"),
     ],
 )

@@ -1,4 +1,4 @@
-"""Whatever happens, the ledger never gives out more than a device has, and a release is the inverse of a reservation."""
+"""The ledger never gives out more than a device has, and a release is the inverse of a reservation."""
 
 from __future__ import annotations
 

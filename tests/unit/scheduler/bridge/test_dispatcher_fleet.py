@@ -101,8 +101,11 @@ def test_an_executor_that_does_not_end_is_killed() -> None:
     bridge.cluster.finish(executor_id)
     bridge.step()
     stubborn = bridge.cluster.executors[executor_id]
-    bridge.cluster.stop_executor = lambda executor_id, force: force and bridge.cluster.end(  # type: ignore[method-assign]
-        executor_id, EndCause.STOPPED
+    bridge.cluster.stop_executor = lambda executor_id, force: (
+        force
+        and bridge.cluster.end(  # type: ignore[method-assign]
+            executor_id, EndCause.STOPPED
+        )
     )
     bridge.submit("film.two", 20)
     bridge.step()

@@ -30,7 +30,7 @@ def test_a_run_begins_when_its_executor_is_up_and_the_next_one_finds_it_warm() -
     bridge.step()
     assert port(first).told[-1] == ("succeeded", "'done'")
     assert second.executor_id == executor_id, "begun in the same wake-up"
-    records = [fact.record("bridge", "host") for fact in bridge.recorder.take().facts]
+    records = [fact.stored("bridge", "host") for fact in bridge.recorder.take().facts]
     assert [json.loads(record.document)["warm"] for record in records] == [False, True]
 
 

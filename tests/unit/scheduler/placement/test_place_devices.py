@@ -31,7 +31,9 @@ def test_equal_devices_are_filled_in_a_fixed_order() -> None:
 
 
 def test_sixteen_half_device_tasks_on_eight_devices_are_two_each() -> None:
-    cluster = snapshot(*(node(f"n{n}", *(device(f"n{n}-{i}") for i in range(2)), starts_free=4) for n in range(4)))
+    cluster = snapshot(
+        *(node(f"n{n}", *(device(f"n{n}-{i}") for i in range(2)), starts_free=4) for n in range(4))
+    )
     tasks = [task(n, gpu(12), executor_class="half") for n in range(16)]
     used: dict[str, int] = {}
     for placement in place(tasks, cluster, POLICY).placements:
@@ -73,7 +75,7 @@ def test_a_gang_is_on_one_node_or_nowhere() -> None:
     cluster = snapshot(node("a", device("a0"), device("a1", 24, 4)), node("b", device("b0"), device("b1")))
     assert placed(place([task(1, gpu(8, gpus=2))], cluster, POLICY)) == {"t1": ("b0", "b1")}
     apart = snapshot(node("a", device("a0"), device("a1", 24, 4)), node("b", device("b0")))
-    assert place([task(1, gpu(8, gpus=2))], apart, POLICY).waiting == {1: Reason.DEVICES}
+    assert place([task(1, gpu(8, gpus=2))], apart, POLICY).waiting == {1: Reason.VRAM}
 
 
 def test_labels_cpus_and_host_memory_of_the_node() -> None:
@@ -86,7 +88,9 @@ def test_labels_cpus_and_host_memory_of_the_node() -> None:
     assert busy.waiting == {1: Reason.CPUS}
     full = place([task(1, gpu(8, host_memory_mib=2 * GIB, labels=(("zone", "y"),)))], cluster, POLICY)
     assert full.waiting == {1: Reason.HOST_MEMORY}
-    assert place([task(1, gpu(8, labels=(("zone", "z"),)))], cluster, POLICY).waiting == {1: Reason.NEVER_FITS}
+    assert place([task(1, gpu(8, labels=(("zone", "z"),)))], cluster, POLICY).waiting == {
+        1: Reason.NEVER_FITS
+    }
 
 
 def test_eight_cpus_run_on_an_idle_eight_cpu_node() -> None:
@@ -112,6 +116,7 @@ def test_work_without_devices_leaves_the_gpu_nodes_alone() -> None:
         (snapshot(node("a", device("a0"), starts_free=0)), Reason.STARTING),
         (snapshot(node("a", device("a0", exclusive=True, holders=1, room_gib=0))), Reason.EXCLUSIVE),
         (snapshot(node("a", device("a0", 24, 0)), node("b", device("b0", 4))), Reason.VRAM),
+        (snapshot(node("a", device("a0", 24, 0)), node("none")), Reason.VRAM),
     ],
 )
 def test_reasons(cluster: object, reason: Reason) -> None:
@@ -125,9 +130,7 @@ def test_an_unreadable_device_may_fit_later() -> None:
 
 def test_a_fresh_task_gets_its_own_executor_even_beside_a_warm_one() -> None:
     request = gpu(8, isolation=Isolation.FRESH)
-    cluster = snapshot(
-        node("a", device("a0", 24, 16, holders=1)), executors=(warm(1, "k", "a", "a0"),)
-    )
+    cluster = snapshot(node("a", device("a0", 24, 16, holders=1)), executors=(warm(1, "k", "a", "a0"),))
     decisions = place([task(1, request, executor_class="k")], cluster, POLICY)
     assert [p.executor_id for p in decisions.placements] == [None]
     assert decisions.waiting == {}

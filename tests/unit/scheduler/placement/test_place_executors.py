@@ -125,7 +125,8 @@ def test_host_memory_is_cleared_too() -> None:
 
 def test_missing_cpus_evict_nobody() -> None:
     cluster = snapshot(
-        node("a", device("a0", 24, 0, holders=1), cpus_free_milli=0), executors=(warm(1, "k", "a", "a0", gib=24),)
+        node("a", device("a0", 24, 0, holders=1), cpus_free_milli=0),
+        executors=(warm(1, "k", "a", "a0", gib=24),),
     )
     decisions = place([task(1, gpu(8, cpus_milli=1000))], cluster, POLICY)
     assert decisions.evictions == ()

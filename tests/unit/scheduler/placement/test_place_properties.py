@@ -100,7 +100,9 @@ def test_a_dumped_cycle_decides_the_same_again(snapshot: Snapshot, tasks: tuple[
 
 @given(requests, snapshots())
 @settings(max_examples=100, deadline=None)
-def test_what_fits_an_idle_cluster_alone_is_never_refused(request: ResourceRequest, snapshot: Snapshot) -> None:
+def test_what_fits_an_idle_cluster_alone_is_never_refused(
+    request: ResourceRequest, snapshot: Snapshot
+) -> None:
     idle = Snapshot(
         tuple(
             NodeState(

@@ -1,0 +1,1 @@
+"""The hands on the cluster: the only code that imports Ray and NVML."""

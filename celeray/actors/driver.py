@@ -1,0 +1,158 @@
+"""The process that drives Ray for one bridge: ``python -m celeray.actors.driver FD``.
+
+The main thread takes commands from the pipe; outcomes go back from Ray's own threads; one thread looks after nodes,
+leases and idle executors; another one gives up when Ray no longer answers. The process ends when its bridge does.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import signal
+import sys
+import time
+from collections.abc import Sequence
+from multiprocessing.connection import Connection
+from threading import Event, Thread, Timer
+from typing import TYPE_CHECKING
+
+from celeray.actors import channel, ray_session
+from celeray.actors.channel import (
+    Command,
+    DriverConfig,
+    ReadNode,
+    Run,
+    SignalExecutor,
+    StartExecutor,
+    Stop,
+    StopExecutor,
+)
+from celeray.actors.event_port import BRIDGE_GONE, UNREACHABLE, EventPort
+from celeray.actors.ray_errors import describe
+from celeray.scheduler.cluster import ClusterUp
+
+if TYPE_CHECKING:
+    from celeray.actors.executors import Executors
+    from celeray.actors.nodes import Nodes
+
+CONNECT_LIMIT_S = 120.0
+"""A local Ray is up in 3 to 10 s (measured); one on a busy machine may take longer."""
+UNANSWERED_LIMIT_S = 15.0
+"""Ray itself waits 60 s for a GCS that does not answer; a GCS with its state in Redis is back within a few."""
+LEAVE_LIMIT_S = 10.0
+"""How long Ray's shutdown may take when nobody waits for it."""
+
+logger = logging.getLogger(__name__)
+
+
+class Driver:
+    """Connected to Ray. Serves one bridge until it stops or is gone."""
+
+    def __init__(self, connection: Connection, port: EventPort, config: DriverConfig) -> None:
+        # Only now: these import Ray, which must find its environment prepared.
+        from celeray.actors.executors import Executors
+        from celeray.actors.nodes import Nodes
+
+        self._connection = connection
+        self._port = port
+        self._stopping = Event()
+        self._nodes: Nodes = Nodes(port, config.simulate_gpus, config.reading_interval_s)
+        self._executors: Executors = Executors(port, self._nodes)
+
+    def serve(self, early: Sequence[Command] = ()) -> int:
+        """Take commands until the bridge stops this process or is gone; the exit code.
+
+        Args:
+            early: commands that came in the first frame, behind the configuration.
+        """
+        for body in (self._look_after, self._watch_ray):
+            Thread(target=body, name=f"celeray{body.__name__}", daemon=True).start()
+        commands: Sequence[Command] = early
+        while True:
+            for command in commands:
+                if isinstance(command, Stop):
+                    self._stopping.set()
+                    self._executors.stop_all(command.timeout_s * 0.8)
+                    return 0
+                self._obey(command)
+            try:
+                commands = channel.receive(self._connection)
+            except (EOFError, OSError):
+                self._stopping.set()
+                return BRIDGE_GONE
+
+    def _obey(self, command: Command) -> None:
+        try:
+            match command:
+                case Run(executor_id, run):
+                    self._executors.run(executor_id, run)
+                case StartExecutor(spec):
+                    self._executors.start(spec)
+                case StopExecutor(executor_id, force):
+                    self._executors.stop(executor_id, force=force)
+                case SignalExecutor(executor_id, signum):
+                    self._executors.signal(executor_id, signum)
+                case ReadNode(node_id):
+                    self._nodes.read_now(node_id)
+        except Exception as error:
+            # A command that Ray itself refuses, with no executor to blame: nothing here can be relied on.
+            logger.exception("command failed: %r", command)
+            self._port.give_up(describe(error))
+
+    def _look_after(self) -> None:
+        from celeray.actors.nodes import TICK_S
+
+        try:
+            while not self._stopping.wait(TICK_S):
+                self._nodes.tick()
+                self._executors.check()
+        except Exception as error:
+            if not self._stopping.is_set():
+                logger.exception("the cluster can't be looked after")
+                self._port.give_up(describe(error))
+
+    def _watch_ray(self) -> None:
+        while not self._stopping.wait(1.0):
+            if (silence := time.monotonic() - self._nodes.answered_at) > UNANSWERED_LIMIT_S:
+                self._port.give_up(f"Ray has not answered for {silence:.0f} s")
+
+
+def main() -> None:
+    """Connect, serve, disconnect, exit."""
+    logging.basicConfig(level=logging.INFO, format="[%(asctime)s: %(levelname)s/ray-driver] %(message)s")
+    # A Ctrl-C in the terminal is the bridge's to handle.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    connection = Connection(int(sys.argv[1]))
+    port = EventPort(connection)
+    (config, *early) = channel.receive(connection)
+    assert isinstance(config, DriverConfig)
+    limit = Timer(CONNECT_LIMIT_S, port.give_up, (f"Ray was not up within {CONNECT_LIMIT_S:.0f} s",))
+    limit.daemon = True
+    limit.start()
+    try:
+        address = ray_session.connect(config)
+        driver = Driver(connection, port, config)
+    except Exception as error:  # noqa: BLE001 - whatever Ray raises, the bridge gets to know it
+        logger.warning("Ray is not reachable: %s", error)
+        port.give_up(describe(error))
+    limit.cancel()
+    port.emit(ClusterUp(address))
+    code = driver.serve(early)
+    _leave(code)
+
+
+def _leave(code: int) -> None:
+    import ray
+
+    limit = Timer(LEAVE_LIMIT_S, os._exit, (UNREACHABLE,))
+    limit.daemon = True
+    limit.start()
+    ray.shutdown()
+    # Threads that wait for deaths have nobody left to tell.
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(code)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,115 @@
+"""Saying that an executor is gone: once, and only when its process really is.
+
+A device is given out again on that word, and a process that still holds VRAM after Ray dropped it would make the
+next task run out of memory.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
+from signal import SIGKILL
+from typing import Any
+
+import ray
+from ray.exceptions import RayError
+
+from celeray.actors.event_port import EventPort
+from celeray.actors.nodes import Nodes
+from celeray.actors.processes import ProcessId
+from celeray.actors.ray_errors import describe
+from celeray.scheduler.cluster import EndCause, ExecutorEnded
+
+POLL_S = 0.02
+KILL_AFTER_S = 2.0
+"""After this the node agent kills a process that Ray should have ended."""
+DEADLINE_S = 15.0
+"""After this the end is reported whether or not the process was seen dead; the detail says so."""
+ASK_TIMEOUT_S = 2.0
+NODE_LOST = "node lost"
+
+
+class Endings:
+    """Waits for deaths on threads of its own, so that neither commands nor Ray's callbacks wait."""
+
+    def __init__(self, port: EventPort, nodes: Nodes) -> None:
+        self._port = port
+        self._nodes = nodes
+        self._threads = ThreadPoolExecutor(max_workers=8, thread_name_prefix="celeray-ending")
+
+    def report(
+        self,
+        end: ExecutorEnded,
+        *,
+        node_id: str,
+        process: ProcessId | None,
+        then: Callable[[], None],
+        actor: Any = None,
+    ) -> None:
+        """Report `end` when `process` is gone; None: it never had one that is known.
+
+        Args:
+            end: the cause as far as it is known; becomes NODE_LOST when the node turns out to be gone.
+            node_id: where it ran.
+            process: the executor's process.
+            then: called right before the report.
+            actor: a live actor to kill first. Not done by the caller, since a Ray callback that asks Ray's
+                control plane anything waits for itself for ever (measured).
+        """
+        self._threads.submit(self._report, end, node_id, process, then, actor)
+
+    def _report(
+        self,
+        end: ExecutorEnded,
+        node_id: str,
+        process: ProcessId | None,
+        then: Callable[[], None],
+        actor: Any,
+    ) -> None:
+        try:
+            if actor is not None:
+                ray.kill(actor, no_restart=True)
+            remark = self._wait_gone(node_id, process)
+            if remark is None and not self._nodes.is_alive(node_id, ask=True):
+                remark = NODE_LOST
+        except RayError as error:
+            remark = f"Ray could not be asked about it: {describe(error)}"
+        if remark == NODE_LOST:
+            end = replace(end, cause=EndCause.NODE_LOST)
+        elif remark is not None:
+            end = replace(end, detail=f"{end.detail} ({remark})")
+        then()
+        self._port.emit(end)
+
+    def _wait_gone(self, node_id: str, process: ProcessId | None) -> str | None:
+        """None when the process is gone, else what was found instead."""
+        begin, killed = time.monotonic(), False
+        while process is not None:
+            if (waited := time.monotonic() - begin) > DEADLINE_S:
+                return f"process {process.pid} was not seen dead within {DEADLINE_S:.0f} s"
+            if not self._nodes.is_alive(node_id):
+                return NODE_LOST
+            try:
+                if not self._ask(node_id, "is_alive", process):
+                    return None
+                if waited > KILL_AFTER_S and not killed:
+                    killed = self._ask(node_id, "signal", process, SIGKILL)
+            except RayError:
+                # The agent restarts, or died with its node.
+                if not self._nodes.is_alive(node_id, ask=True):
+                    return NODE_LOST
+            time.sleep(POLL_S)
+        return None
+
+    def _ask(self, node_id: str, method: str, *args: Any) -> bool:
+        """What the node's agent answers; True while there is none to ask.
+
+        Raises:
+            RayError: the agent does not answer in time, or is gone.
+        """
+        agent = self._nodes.agent(node_id)
+        if agent is None:
+            return True
+        return bool(ray.get(getattr(agent, method).remote(*args), timeout=ASK_TIMEOUT_S))

@@ -1,0 +1,89 @@
+"""What an executor does, without Ray: load the app, run tasks one after the other, leave.
+
+A run and its end cross Ray as bytes, which Ray hands on as they are; any other value would be pickled by it, slowly, at
+each end. The end of a run is the very frame that the driver passes to the bridge, behind one byte that says which.
+"""
+
+from __future__ import annotations
+
+import pickle
+
+import psutil
+from celery import Celery
+from celery.app.trace import fast_trace_task
+
+from celeray.actors import simulated
+from celeray.actors.app_loading import announce_shutdown, load_app, prepare_environment
+from celeray.actors.channel import encode
+from celeray.actors.soft_limit import SoftTimeLimit
+from celeray.actors.tracing import Left, run_task
+from celeray.scheduler.cluster import ExecutorSpec, RunEnded, RunSpec
+from celeray.scheduler.model import MIB
+
+ENDED = b"E"
+"""Before the frame of a `RunEnded`."""
+LEFT = b"L"
+"""Before the text of why a task ended its process."""
+
+
+class ExecutorCore:
+    """One process that runs tasks of one executor class. Its methods are called in the main thread."""
+
+    def __init__(self, spec: ExecutorSpec, holds_folder: str | None = None) -> None:
+        """Prepare; nothing of the user's is imported before `load`.
+
+        Args:
+            spec: what to load and which devices it may see.
+            holds_folder: of the node's simulated devices; None where devices are real or there are none.
+        """
+        self._spec = spec
+        self._holds_folder = holds_folder
+        self._limit = SoftTimeLimit(fast_trace_task)
+        self._process = psutil.Process()
+        self._app: Celery | None = None
+        self._holding = False
+
+    def load(self) -> None:
+        """Set the environment, import the app and become ready for `run`.
+
+        Raises:
+            Exception: whatever the import of the app raises.
+        """
+        prepare_environment(self._spec)
+        if self._holds_folder is not None and self._spec.device_uuids:
+            simulated.register(self._holds_folder, self._spec.device_uuids)
+        self._app = load_app(self._spec.app)
+        self._limit.install()
+
+    def run(self, run: RunSpec) -> bytes:
+        """Run one task; raises nothing that the task raised.
+
+        Returns:
+            `ENDED` and the frame to pass to the bridge, or `LEFT` and a text in UTF-8.
+        """
+        assert self._app is not None
+        self._hold_reservation()
+        # The bridge pickled it from Celery's own request; the body inside is decoded by accept_content.
+        arguments = pickle.loads(run.payload)  # noqa: S301
+        outcome = run_task(self._app, arguments, self._limit, run.soft_time_limit)
+        if isinstance(outcome, Left):
+            return LEFT + outcome.detail.encode()
+        ended = RunEnded(self._spec.executor_id, run.run_id, outcome, self._rss_mib())
+        return ENDED + encode((ended,))
+
+    def shutdown(self) -> None:
+        """Send Celery's shutdown signal, as a prefork child does that ends by itself."""
+        if self._app is not None:
+            announce_shutdown(self._spec.app.hostname)
+
+    def _hold_reservation(self) -> None:
+        # With the first task, as a model is loaded then; a later hold() of a task stays.
+        if not self._holding and self._holds_folder is not None:
+            simulated.hold(self._spec.memory_mib)
+        self._holding = True
+
+    def _rss_mib(self) -> int | None:
+        try:
+            return int(self._process.memory_info().rss // MIB)
+        except psutil.Error:
+            return None

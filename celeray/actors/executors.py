@@ -1,0 +1,99 @@
+"""All executors of this bridge, by id: commands find theirs here."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from typing import Any
+
+from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy, PlacementGroupSchedulingStrategy
+
+from celeray.actors.endings import Endings
+from celeray.actors.event_port import EventPort
+from celeray.actors.nodes import Nodes
+from celeray.actors.ray_errors import describe
+from celeray.actors.single import FreshExecutor
+from celeray.actors.warm import WarmExecutor
+from celeray.scheduler.cluster import EndCause, ExecutorEnded, ExecutorSpec, RunSpec
+
+POLL_S = 0.02
+
+
+class Executors:
+    """Called by the main thread, except `check` and the forgetting of what ended."""
+
+    def __init__(self, port: EventPort, nodes: Nodes) -> None:
+        self._port = port
+        self._nodes = nodes
+        self._endings = Endings(port, nodes)
+        self._live: dict[str, WarmExecutor | FreshExecutor] = {}
+
+    def start(self, spec: ExecutorSpec) -> None:
+        """Start one; a node or device that is no longer leased ends it as NODE_LOST."""
+        options = self._options(spec)
+        if options is None:
+            detail = f"node {spec.node_id} no longer has the devices {list(spec.device_uuids)}"
+            self._port.emit(ExecutorEnded(spec.executor_id, EndCause.NODE_LOST, detail))
+            return
+        kind = FreshExecutor if spec.fresh else WarmExecutor
+        executor = kind(spec, self._port, self._endings, self._forget)
+        # Before its start: its end may come first, and forgets it.
+        self._live[spec.executor_id] = executor
+        try:
+            executor.start(options, self._nodes.holds_folder(spec.node_id))
+        except (ValueError, TypeError) as error:
+            # Ray refuses the options: a runtime_env with a typo, say.
+            self._forget(spec.executor_id)
+            self._port.emit(ExecutorEnded(spec.executor_id, EndCause.START_FAILED, describe(error)))
+
+    def run(self, executor_id: str, run: RunSpec) -> None:
+        if (executor := self._live.get(executor_id)) is not None:
+            executor.run(run)
+
+    def stop(self, executor_id: str, *, force: bool) -> None:
+        if (executor := self._live.get(executor_id)) is not None:
+            executor.stop(force=force)
+
+    def signal(self, executor_id: str, signum: int) -> None:
+        """Let the node agent send a signal to an executor's process."""
+        executor = self._live.get(executor_id)
+        if executor is None or executor.process is None:
+            return
+        if (agent := self._nodes.agent(executor.node_id)) is not None:
+            agent.signal.remote(executor.process, signum)
+
+    def check(self) -> None:
+        """Notice idle executors that died."""
+        for executor in list(self._live.values()):
+            executor.check()
+
+    def stop_all(self, timeout_s: float) -> None:
+        """End all: with Celery's shutdown signals in the first half of the time, then by force."""
+        deadline = time.monotonic() + timeout_s
+        for force, until in ((False, deadline - timeout_s / 2), (True, deadline)):
+            for executor in list(self._live.values()):
+                executor.stop(force=force)
+            _wait(lambda: not self._live, until)
+
+    def _options(self, spec: ExecutorSpec) -> dict[str, Any] | None:
+        options: dict[str, Any] = {}
+        if spec.runtime_env:
+            options["runtime_env"] = dict(spec.runtime_env)
+        if not self._nodes.is_alive(spec.node_id):
+            return None
+        if not spec.device_uuids:
+            strategy: Any = NodeAffinitySchedulingStrategy(spec.node_id, soft=False)
+        else:
+            groups = [self._nodes.group(spec.node_id, uuid) for uuid in spec.device_uuids]
+            if None in groups:
+                return None
+            strategy = PlacementGroupSchedulingStrategy(groups[0])
+        return options | {"scheduling_strategy": strategy}
+
+    def _forget(self, executor_id: str) -> None:
+        self._live.pop(executor_id, None)
+
+
+def _wait(condition: Callable[[], bool], until: float) -> None:
+    while not condition() and time.monotonic() < until:
+        time.sleep(POLL_S)

@@ -1,0 +1,125 @@
+"""The node agent: one detached Ray actor a node that reads its devices and watches processes.
+
+It outlives the bridge that made it and is found again by name. The name carries celeray's version, so that bridges of
+two versions side by side never share one.
+"""
+
+from __future__ import annotations
+
+import os
+import socket
+from dataclasses import dataclass
+from importlib.metadata import version
+from threading import Lock
+from typing import Any
+
+import psutil
+
+from celeray.actors.nvml import NvmlReader
+from celeray.actors.processes import ProcessId, find, is_alive
+from celeray.actors.simulated import SPEC_VARIABLE, SimulatedDevices
+from celeray.scheduler.model import MIB, DeviceReading
+
+INITIAL_PID_NAMESPACE = "pid:[4026531836]"
+"""Fixed by the kernel (PROC_PID_INIT_INO)."""
+PIDS_VISIBLE_VARIABLE = "CELERAY_PIDS_VISIBLE"
+"""1 or 0 in the raylet's environment overrides the check of the pid namespace."""
+
+
+@dataclass(frozen=True, slots=True)
+class AgentReading:
+    """What one node agent sees: all devices of the node, whoever leased them."""
+
+    hostname: str
+    cpus: int
+    memory_mib: int
+    devices: tuple[DeviceReading, ...]
+    driver_version: str | None
+    pids_visible: bool
+    holds_folder: str | None
+    """Folder of simulated holds; None: the devices are real."""
+
+
+def agent_name(node_id: str) -> str:
+    """Name of the agent's actor in the namespace `celeray`."""
+    return f"celeray-node-agent-{version('celeray')}-{node_id}"
+
+
+class NodeAgent:
+    """Plain class; the actor is made of it. Ray calls it from several threads."""
+
+    def __init__(self, node_id: str, simulate_gpus: str | None = None) -> None:
+        """Open the node's devices.
+
+        Args:
+            node_id: Ray's id of the node.
+            simulate_gpus: specification of simulated devices; None: CELERAY_SIMULATE_GPUS of the raylet's
+                environment, else the node's real devices.
+
+        Raises:
+            ConfigurationError: the specification can't be read.
+        """
+        spec = simulate_gpus or os.environ.get(SPEC_VARIABLE)
+        self._simulated = SimulatedDevices(spec, node_id) if spec else None
+        self._nvml = None if spec else NvmlReader()
+        self._lock = Lock()
+
+    def read(self) -> AgentReading:
+        """Read everything once. Devices are empty where NVML does not answer."""
+        source = self._simulated or self._nvml
+        assert source is not None
+        # NVML's reader keeps state between reads, and reads ask the driver: one at a time.
+        with self._lock:
+            devices = source.read()
+        return AgentReading(
+            hostname=socket.gethostname(),
+            cpus=os.cpu_count() or 1,
+            memory_mib=int(psutil.virtual_memory().total // MIB),
+            devices=devices,
+            driver_version=source.driver_version,
+            pids_visible=self._simulated is not None or _pids_visible(),
+            holds_folder=None if self._simulated is None else str(self._simulated.folder),
+        )
+
+    def is_alive(self, process: ProcessId) -> bool:
+        """Whether a process of this node still runs."""
+        return is_alive(process)
+
+    def signal(self, process: ProcessId, signum: int) -> bool:
+        """Send a signal to an executor of this node; whether there was one to send it to.
+
+        Only to a child of the raylet that started this agent: executors are such children, and nothing that a
+        bridge could name by mistake is.
+        """
+        found = find(process)
+        if found is None or found.ppid() != os.getppid():
+            return False
+        found.send_signal(signum)
+        return True
+
+
+def _pids_visible() -> bool:
+    """Whether the pids that NVML lists are pids as this process sees them: NVML lists those of the host."""
+    if (forced := os.environ.get(PIDS_VISIBLE_VARIABLE)) is not None:
+        return forced == "1"
+    try:
+        return os.readlink("/proc/self/ns/pid") == INITIAL_PID_NAMESPACE
+    except OSError:
+        return False
+
+
+def agent_options(node_id: str) -> dict[str, Any]:
+    """Options of the agent's actor: detached, restarted, pinned to its node, and free of charge."""
+    from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
+
+    return {
+        "name": agent_name(node_id),
+        "namespace": "celeray",
+        "lifetime": "detached",
+        "get_if_exists": True,
+        "max_restarts": -1,
+        "max_concurrency": 4,
+        "num_cpus": 0,
+        "num_gpus": 0,
+        "scheduling_strategy": NodeAffinitySchedulingStrategy(node_id, soft=False),
+    }

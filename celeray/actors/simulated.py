@@ -1,0 +1,148 @@
+"""Simulated devices: the readings of a GPU on a machine that has none.
+
+A device is a line of arithmetic: `used` is the sum of what live processes say that they hold. A process says so
+with one small file a device in the node's folder, which the node agent drops once the process is dead. An
+executor holds its reservation from its first task on, as a model that was loaded would; a task may change that
+with `hold`.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import tempfile
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from celeray.actors.processes import ProcessId, is_alive, this_process
+from celeray.scheduler.errors import ConfigurationError
+from celeray.scheduler.model import DeviceProcess, DeviceReading, Health
+
+SPEC_VARIABLE = "CELERAY_SIMULATE_GPUS"
+HOLDS_VARIABLE = "CELERAY_SIMULATED_HOLDS"
+"""Folder of the node's holds, in the environment of an executor on simulated devices."""
+DEVICES_VARIABLE = "CELERAY_SIMULATED_DEVICES"
+"""UUIDs of the executor's devices, comma-separated."""
+
+_PART = re.compile(r"(?:(?P<count>\d+)x)?(?P<size>\d+)(?P<unit>GiB|MiB)")
+_MIB = {"GiB": 1024, "MiB": 1}
+
+
+@dataclass(frozen=True, slots=True)
+class SimulatedDevice:
+    """One device of a node's specification."""
+
+    uuid: str
+    index: int
+    name: str
+    """For instance `SIM-24GiB`, which `gpu_type` matches as it matches a real name."""
+    total_mib: int
+
+
+def parse_spec(spec: str) -> tuple[tuple[str, int], ...]:
+    """Name and MiB of each device of, for instance, ``2x24GiB,1x80GiB``; a count of 1 may be left out.
+
+    Raises:
+        ConfigurationError: names the part that can't be read, or that asks for no device or no memory.
+    """
+    devices: list[tuple[str, int]] = []
+    for part in spec.split(","):
+        match = _PART.fullmatch(part.strip())
+        count = int(match["count"] or 1) if match else 0
+        if match is None or count < 1 or int(match["size"]) < 1:
+            raise ConfigurationError(
+                f"simulate_gpus={spec!r}: part {part.strip()!r}: expected COUNTxSIZE with a unit of GiB or MiB, "
+                "both at least 1, for instance 2x24GiB"
+            )
+        name = f"SIM-{int(match['size'])}{match['unit']}"
+        devices += [(name, int(match["size"]) * _MIB[match["unit"]])] * count
+    return tuple(devices)
+
+
+def holds_folder(node_id: str) -> Path:
+    """Where the processes of a node's simulated devices say what they hold."""
+    return Path(tempfile.gettempdir()) / f"celeray-{os.getuid()}" / f"simulated-{node_id}"
+
+
+class SimulatedDevices:
+    """Reads the simulated devices of one node. The shape is `nvml.NvmlReader`'s."""
+
+    def __init__(self, spec: str, node_id: str, folder: Path | None = None) -> None:
+        self.folder = folder or holds_folder(node_id)
+        self.folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+        self.devices = tuple(
+            SimulatedDevice(f"GPU-sim-{node_id[:8]}-{index}", index, name, total)
+            for index, (name, total) in enumerate(parse_spec(spec))
+        )
+
+    driver_version = "simulated"
+
+    def read(self) -> tuple[DeviceReading, ...]:
+        """All devices, each with the processes that hold memory of it."""
+        holds = _live_holds(self.folder)
+        return tuple(_reading(device, holds) for device in self.devices)
+
+
+def hold(mib: int, device_uuids: Sequence[str] | None = None) -> None:
+    """Say that this process now holds `mib` MiB (0: nothing) on each of its simulated devices.
+
+    Does nothing in a process that has no simulated device, so that a task may call it anywhere.
+
+    Args:
+        mib: what a real task would have allocated.
+        device_uuids: some of the executor's devices; None: all.
+
+    Raises:
+        ValueError: `mib` is negative.
+    """
+    if mib < 0:
+        raise ValueError(f"hold({mib!r}): at least 0 MiB")
+    folder = os.environ.get(HOLDS_VARIABLE)
+    if not folder:
+        return
+    owner = this_process()
+    for uuid in device_uuids or os.environ[DEVICES_VARIABLE].split(","):
+        path = Path(folder) / f"{owner.pid}@{uuid}"
+        if mib == 0:
+            path.unlink(missing_ok=True)
+            continue
+        # Written aside and renamed: the agent never reads half a file.
+        aside = Path(folder) / f".{owner.pid}@{uuid}"
+        aside.write_text(f"{owner.created} {mib}")
+        aside.rename(path)
+
+
+def register(folder: str, device_uuids: Sequence[str]) -> None:
+    """Make `hold` work in this process and its children."""
+    os.environ[HOLDS_VARIABLE] = folder
+    os.environ[DEVICES_VARIABLE] = ",".join(device_uuids)
+
+
+def _live_holds(folder: Path) -> list[tuple[str, DeviceProcess]]:
+    """Device UUID and process of each hold; those of dead processes are removed."""
+    holds = []
+    for path in sorted(folder.glob("[0-9]*@*")):
+        pid, _, uuid = path.name.partition("@")
+        try:
+            created, mib = path.read_text().split()
+        except FileNotFoundError:
+            continue
+        if is_alive(ProcessId(int(pid), float(created))):
+            holds.append((uuid, DeviceProcess(int(pid), int(mib))))
+        else:
+            path.unlink(missing_ok=True)
+    return holds
+
+
+def _reading(device: SimulatedDevice, holds: Sequence[tuple[str, DeviceProcess]]) -> DeviceReading:
+    processes = tuple(process for uuid, process in holds if uuid == device.uuid)
+    return DeviceReading(
+        uuid=device.uuid,
+        index=device.index,
+        name=device.name,
+        total_mib=device.total_mib,
+        used_mib=sum(process.used_mib or 0 for process in processes),
+        processes=processes,
+        health=Health.HEALTHY,
+    )

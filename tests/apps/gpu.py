@@ -1,0 +1,116 @@
+"""The Celery app of the bridge's integration tests. Broker and results come from Celery's own variables."""
+
+from __future__ import annotations
+
+import os
+import time
+from typing import Any
+
+from celery import Celery, Task
+
+import celeray
+
+app = Celery(
+    "gpu", broker=os.environ.get("CELERY_BROKER_URL"), backend=os.environ.get("CELERY_RESULT_BACKEND")
+)
+celeray.install(app)
+
+SMALL = {"gpu": True, "vram_gb": 4}
+WHOLE = {"gpu": True}
+
+
+def _here() -> dict[str, Any]:
+    return {"pid": os.getpid(), "devices": os.environ.get("CUDA_VISIBLE_DEVICES", "")}
+
+
+@app.task(name="gpu.here", resource_requirements=SMALL)
+def here(*_: Any) -> dict[str, Any]:
+    """Where it ran."""
+    return _here()
+
+
+@app.task(name="gpu.add", resource_requirements=SMALL)
+def add(x: int, y: int) -> int:
+    return x + y
+
+
+@app.task(name="gpu.total", resource_requirements=SMALL)
+def total(numbers: list[int]) -> int:
+    return sum(numbers)
+
+
+@app.task(name="gpu.sleep", resource_requirements=SMALL)
+def sleep(seconds: float) -> dict[str, Any]:
+    """In short steps, so that a soft time limit reaches it."""
+    end = time.monotonic() + seconds
+    while time.monotonic() < end:
+        time.sleep(0.01)
+    return _here()
+
+
+@app.task(name="gpu.whole", resource_requirements=WHOLE)
+def whole(seconds: float) -> dict[str, Any]:
+    time.sleep(seconds)
+    return _here()
+
+
+@app.task(name="gpu.fail", resource_requirements=SMALL)
+def fail(message: str) -> None:
+    raise ValueError(message)
+
+
+@app.task(name="gpu.progress", bind=True, resource_requirements=SMALL)
+def progress(self: Task) -> None:
+    """Reports a state of its own and stays in it for a while."""
+    self.update_state(state="PROGRESS", meta={"done": 50})
+    time.sleep(1.0)
+
+
+@app.task(name="gpu.flaky", bind=True, max_retries=3, resource_requirements=SMALL)
+def flaky(self: Task, failures: int) -> dict[str, Any]:
+    """Retries itself `failures` times; shows what the last run saw."""
+    if self.request.retries < failures:
+        raise self.retry(countdown=0.05)
+    return {"retries": self.request.retries, "priority": self.request.delivery_info["priority"]}
+
+
+@app.task(
+    name="gpu.auto",
+    bind=True,
+    autoretry_for=(ValueError,),
+    retry_backoff=False,
+    default_retry_delay=0.05,
+    resource_requirements=SMALL,
+)
+def auto(self: Task) -> int:
+    if self.request.retries < 2:
+        raise ValueError("not yet")
+    return int(self.request.retries)
+
+
+@app.task(name="gpu.parent", bind=True, resource_requirements=SMALL)
+def parent(self: Task) -> str:
+    """Publishes a child, which inherits the priority where the app says so."""
+    return str(seen_priority.delay().id)
+
+
+@app.task(name="gpu.seen_priority", bind=True, resource_requirements=SMALL)
+def seen_priority(self: Task, *_: Any) -> int:
+    return int(self.request.delivery_info["priority"])
+
+
+@app.task(name="gpu.fresh", resource_requirements={**SMALL, "isolation": "fresh"})
+def fresh() -> dict[str, Any]:
+    return _here()
+
+
+@app.task(name="gpu.on_cpu", resource_requirements={"gpu": False, "cpus": 1})
+def on_cpu() -> dict[str, Any]:
+    """Work without a device, on a queue of the bridge."""
+    return _here()
+
+
+@app.task(name="gpu.plain")
+def plain(x: int) -> int:
+    """A task of the CPU workers."""
+    return 2 * x

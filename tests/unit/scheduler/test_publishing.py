@@ -1,0 +1,223 @@
+"""What a message is when it leaves the producer: refused, or with its priority translated once."""
+
+from __future__ import annotations
+
+import uuid
+from datetime import UTC, datetime
+from decimal import Decimal
+from typing import Any
+
+import pytest
+from celery import Celery
+
+import celeray
+from celeray.scheduler.errors import ConfigurationError, FlagError, RequirementError
+from celeray.scheduler.publishing import survives_msgpack
+
+REDIS, AMQP = "redis://127.0.0.1:1/0", "amqp://127.0.0.1:1//"
+
+
+class RecordingProducer:
+    """Takes what Celery would hand to kombu; connects to nothing."""
+
+    def __init__(self, app: Celery) -> None:
+        self.connection = app.connection_for_write()
+        self.sent: list[dict[str, Any]] = []
+
+    def publish(self, body: Any, **options: Any) -> None:
+        if "celeray_priority" in (options.get("headers") or {}):
+            self.sent.append({"body": body, **options})
+
+
+def make_app(broker: str, **conf: Any) -> Celery:
+    app = Celery("film", broker=broker, set_as_current=False)
+    app.conf.update(conf)
+    celeray.install(app)
+
+    @app.task(shared=False, name="film.generate_image", resource_requirements={"vram_gb": 12})
+    def generate_image(*args: Any, **kwargs: Any) -> None: ...
+
+    @app.task(shared=False, name="film.other")
+    def other(*args: Any, **kwargs: Any) -> None: ...
+
+    @app.task(shared=False, name="film.plain")
+    def plain(*args: Any, **kwargs: Any) -> None: ...
+
+    return app
+
+
+@pytest.fixture
+def app() -> Celery:
+    return make_app(REDIS)
+
+
+def send(
+    app: Celery, name: str = "film.plain", args: Any = (), kwargs: Any = None, **options: Any
+) -> dict[str, Any]:
+    producer = RecordingProducer(app)
+    app.tasks[name].apply_async(args, kwargs, producer=producer, **options)
+    return producer.sent[0]
+
+
+def priority_of(sent: dict[str, Any]) -> tuple[int, int]:
+    """The broker's and the header's."""
+    return sent["priority"], sent["headers"]["celeray_priority"]
+
+
+class TestPriority:
+    @pytest.mark.parametrize(
+        ("options", "priority"),
+        [
+            ({}, 5),
+            ({"priority": 9}, 9),
+            ({"priority": 0}, 1),
+            ({"headers": {"priority": 3}}, 3),
+            ({"kwargs": {"priority": 3}}, 3),
+            ({"priority": 9, "headers": {"priority": 3}}, 9),
+            ({"headers": {"user_initiated": True}}, 7),
+            ({"priority": 9, "headers": {"user_initiated": True}}, 10),
+            ({"kwargs": {"batch_size": 11}}, 4),
+            ({"kwargs": {"priority": "high"}}, 5),
+        ],
+    )
+    def test_it_is_translated_for_the_broker(self, options: dict[str, Any], priority: int) -> None:
+        assert priority_of(send(make_app(REDIS), **options)) == (10 - priority, priority)
+        assert priority_of(send(make_app(AMQP), **options)) == (priority, priority)
+
+    def test_the_apps_default_priority_counts_unless_the_call_says_another(self) -> None:
+        app = make_app(REDIS, task_default_priority=8)
+        assert priority_of(send(app)) == (2, 8)
+        assert priority_of(send(app, headers={"priority": 3})) == (7, 3)
+        assert priority_of(send(app, priority=6)) == (4, 6)
+
+    def test_the_second_publish_of_a_task_translates_and_adds_nothing_again(self, app: Celery) -> None:
+        headers = {"user_initiated": True}
+        for _ in range(5):
+            sent = send(
+                app,
+                **({"priority": headers["celeray_priority"]} if "celeray_priority" in headers else {}),
+                headers=headers,
+            )
+            headers = {key: sent["headers"][key] for key in ("user_initiated", "celeray_priority")}
+        assert priority_of(sent) == (3, 7)
+
+    def test_another_priority_at_a_retry_is_a_new_base(self, app: Celery) -> None:
+        headers = {"user_initiated": True, "celeray_priority": 7}
+        assert priority_of(send(app, priority=4, headers=headers)) == (4, 6)
+
+    def test_a_stale_header_alone_means_nothing(self, app: Celery) -> None:
+        assert priority_of(send(app, headers={"celeray_priority": 9})) == (5, 5)
+
+    @pytest.mark.parametrize("option", [-1, 11, 3.5, "7"])
+    def test_a_bad_option_is_refused(self, app: Celery, option: Any) -> None:
+        with pytest.raises(FlagError, match="priority="):
+            send(app, priority=option)
+
+    def test_a_bad_flag_in_a_header_is_refused(self, app: Celery) -> None:
+        with pytest.raises(FlagError, match="user_initiated='yes'"):
+            send(app, headers={"user_initiated": "yes"})
+
+    def test_kwargs_reach_the_task_as_they_were(self, app: Celery) -> None:
+        kwargs = {"priority": 3, "priority_task": True, "user_initiated": True, "batch_size": 20}
+        sent = send(app, kwargs=dict(kwargs))
+        assert sent["body"][1] == kwargs
+        assert sent["routing_key"] == "priority"
+        assert priority_of(sent) == (6, 4)
+
+
+class TestQueue:
+    @pytest.mark.parametrize(
+        ("name", "options", "queue"),
+        [
+            ("film.generate_image", {}, "gpu.generation"),
+            ("film.generate_image", {"headers": {"resource_requirements": {"vram_gb": 2}}}, "gpu.processing"),
+            ("film.generate_image", {"headers": {"priority_task": True}}, "priority"),
+            ("film.generate_image", {"queue": "cpu.thumbnail"}, "cpu.thumbnail"),
+            ("film.plain", {}, "cpu.analysis"),
+            ("film.plain", {"queue": "elsewhere", "headers": {"priority_task": True}}, "elsewhere"),
+        ],
+    )
+    @pytest.mark.parametrize("broker", [REDIS, AMQP])
+    def test_it_goes_by_the_anonymous_exchange(
+        self, broker: str, name: str, options: Any, queue: str
+    ) -> None:
+        sent = send(make_app(broker), name, **options)
+        assert (sent["exchange"], sent["routing_key"]) == ("", queue)
+
+    def test_the_users_routes_come_first(self) -> None:
+        app = make_app(REDIS, task_routes={"film.generate_image": {"queue": "mine"}, "film.p*": "other"})
+        assert send(app, "film.generate_image")["routing_key"] == "mine"
+        assert send(app, "film.plain")["routing_key"] == "other"
+        assert send(app, "film.other")["routing_key"] == "cpu.analysis"
+
+    def test_the_users_default_queue_counts(self) -> None:
+        app = make_app(REDIS, task_default_queue="mine")
+        assert send(app)["routing_key"] == "mine"
+        assert send(app, "film.generate_image")["routing_key"] == "gpu.generation"
+        assert "mine" in app.amqp.queues.consume_from
+
+    @pytest.mark.parametrize(
+        ("name", "queue"), [("x.generate_video", "gpu.generation"), ("x.other", "cpu.analysis")]
+    )
+    def test_producers_that_know_only_the_name(self, app: Celery, name: str, queue: str) -> None:
+        producer = RecordingProducer(app)
+        app.send_task(name, producer=producer)
+        assert producer.sent[0]["routing_key"] == queue
+        producer = RecordingProducer(app)
+        app.send_task(name, producer=producer, headers={"resource_requirements": {"vram_gb": 2}})
+        assert producer.sent[0]["routing_key"] == "gpu.processing"
+
+
+class TestRefused:
+    @pytest.mark.parametrize(
+        "options", [{}, {"queue": "cpu.analysis"}, {"exchange": "e", "routing_key": "k"}]
+    )
+    def test_requirements_that_can_not_be_understood(self, app: Celery, options: dict[str, Any]) -> None:
+        producer = RecordingProducer(app)
+        with pytest.raises(RequirementError, match="vram_gb='12 elephants'"):
+            app.send_task(
+                "x.y",
+                producer=producer,
+                headers={"resource_requirements": {"vram_gb": "12 elephants"}},
+                **options,
+            )
+        assert producer.sent == []
+
+    def test_a_bad_attribute_is_refused_at_the_call(self, app: Celery) -> None:
+        @app.task(shared=False, name="film.bad", resource_requirements={"vramm": 1})
+        def bad() -> None: ...
+
+        with pytest.raises(RequirementError, match="unknown key"):
+            send(app, "film.bad")
+
+    def test_pickle(self, app: Celery) -> None:
+        with pytest.raises(ConfigurationError, match="serializer='pickle'"):
+            send(app, serializer="pickle")
+
+
+class TestSerializer:
+    def test_msgpack_by_default(self, app: Celery) -> None:
+        assert send(app, args=({"a": b"\x00", "b": [1.5, None]},))["serializer"] == "msgpack"
+
+    @pytest.mark.parametrize(
+        "value",
+        [datetime.now(UTC), uuid.uuid4(), Decimal("1.5"), {1: "a"}, 2**70, "\ud800"],
+        ids=lambda v: type(v).__name__,
+    )
+    def test_json_for_what_msgpack_can_not_carry(self, app: Celery, value: Any) -> None:
+        assert not survives_msgpack(((value,), {}, {}))
+        assert send(app, args=(value,))["serializer"] == "json"
+
+    def test_the_users_choice_stays(self) -> None:
+        app = make_app(REDIS, task_serializer="json")
+        assert send(app)["serializer"] == "json"
+        assert send(app, serializer="yaml")["serializer"] == "yaml"
+
+    def test_an_app_that_accepts_only_json_writes_json(self) -> None:
+        app = make_app(REDIS, accept_content=["json"])
+        assert send(app)["serializer"] == "json"
+
+    def test_the_old_message_protocol(self) -> None:
+        sent = send(make_app(REDIS, task_protocol=1), kwargs={"priority": 9})
+        assert sent["priority"] == 1
+        assert sent["body"]["kwargs"] == {"priority": 9}
