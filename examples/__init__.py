@@ -1,0 +1,1 @@
+"""Applications that use celeray. They run as tests too."""

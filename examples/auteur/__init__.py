@@ -1,0 +1,1 @@
+"""A small film studio: eleven tasks on real pictures, over GPU, CPU and IO queues."""
