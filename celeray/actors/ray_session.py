@@ -110,7 +110,12 @@ def ensure_token() -> None:
 
 
 def _local_options(config: DriverConfig) -> dict[str, Any]:
-    options: dict[str, Any] = {"include_dashboard": False, "object_store_memory": OBJECT_STORE_BYTES}
+    options: dict[str, Any] = {
+        "include_dashboard": False,
+        "object_store_memory": OBJECT_STORE_BYTES,
+        # Nobody else has business with it; Ray would listen on the address that leads out.
+        "_node_ip_address": "127.0.0.1",
+    }
     if config.simulate_gpus:
         options["num_gpus"] = len(parse_spec(config.simulate_gpus))
     return options
