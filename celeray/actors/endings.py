@@ -25,8 +25,9 @@ from celeray.scheduler.cluster import EndCause, ExecutorEnded
 POLL_S = 0.02
 KILL_AFTER_S = 2.0
 """After this the node agent kills a process that Ray should have ended."""
-DEADLINE_S = 15.0
-"""After this the end is reported whether or not the process was seen dead; the detail says so."""
+DEADLINE_S = 30.0
+"""After this the end is reported whether or not the process was seen dead; the detail says so. Longer than Ray needs to
+see that a node is gone that lost its power: 18 s (measured)."""
 ASK_TIMEOUT_S = 2.0
 NODE_LOST = "node lost"
 

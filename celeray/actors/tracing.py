@@ -50,7 +50,7 @@ def run_task(
     """
     begin = time.monotonic()
     try:
-        with limit.armed(limit_s):
+        with limit.armed(app.tasks.get(arguments[0]), limit_s):
             outcome = fast_trace_task(*arguments)
     except (SystemExit, KeyboardInterrupt) as error:
         return Left(_describe_exit(error))

@@ -10,7 +10,7 @@ from threading import Lock
 from typing import Any
 
 import ray
-from ray.exceptions import RayActorError
+from ray.exceptions import ActorUnavailableError, RayActorError
 
 from celeray.actors.channel import PICKLE_PROTOCOL
 from celeray.actors.endings import Endings
@@ -89,10 +89,10 @@ class WarmExecutor:
         error = future.exception()
         if error is None:
             on_value(future.result())
-        elif isinstance(error, RayActorError):
+        elif isinstance(error, RayActorError) and not isinstance(error, ActorUnavailableError):
             self._end(describe(error))
         else:
-            # The actor lives, and failed at something that is not a task: it can't be trusted any more.
+            # It may live, cut off or failed at something that is not a task: it can't be trusted any more.
             self._end(describe(error), kill=True)
 
     def _on_identified(self, process: ProcessId) -> None:

@@ -1,7 +1,7 @@
 """What the scheduler needs from a cluster: commands that never block, and events that tell what came of them.
 
 `celeray.actors.cluster:RayCluster` implements it on Ray; `celeray.scheduler.bridge.fake_cluster:FakeCluster`
-in memory, for tests and simulation. One contract suite (tests/unit/scheduler/cluster_contract.py) runs against both.
+in memory, for tests and simulation. One contract suite (tests/cluster_contract.py) runs against both.
 
 Events come from any thread, in the order in which they happened to one executor. After `ClusterDown` every
 executor and every run of before is gone, whether or not an event said so.

@@ -12,43 +12,12 @@ still shows is then foreign, so that memory is given out again only when NVML sh
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any
 
+from celeray.scheduler.accounting import DeviceAccount, Reservation, account
 from celeray.scheduler.errors import LedgerError
 from celeray.scheduler.model import DeviceReading, DeviceState, Health, NodeReading, NodeState
-
-
-@dataclass(frozen=True, slots=True)
-class Reservation:
-    """What one holder (an executor) keeps for its whole life."""
-
-    holder: str
-    node_id: str
-    device_uuids: tuple[str, ...] = ()
-    memory_mib: int = 0
-    """On each device."""
-    exclusive: bool = False
-    host_memory_mib: int = 0
-    pid: int | None = None
-    ending: bool = False
-    """Told to end: its room comes back soon."""
-    ended_at: float | None = None
-    """Monotonic time at which its death was seen; None while it lives."""
-
-
-@dataclass(frozen=True, slots=True)
-class DeviceAccount:
-    """One device's memory, split by who has it. MiB; None where it can't be known."""
-
-    reading: DeviceReading
-    node_id: str
-    reserved_mib: int
-    measured_mib: int
-    """Of our holders, as far as NVML lists their pids."""
-    foreign_mib: int | None
-    schedulable_mib: int
-    holders: tuple[str, ...]
 
 
 class Ledger:
@@ -183,22 +152,15 @@ class Ledger:
         """
         node = self._readings[self._node_of_device[uuid]]
         reading = next(device for device in node.devices if device.uuid == uuid)
-        entries = tuple(self._on_device.get(uuid, {}).values())
-        reserved = sum(entry.memory_mib for entry in entries)
-        claimed, measured = _claims(reading, entries, node.pids_visible)
-        foreign = _foreign(reading, reserved, measured if node.pids_visible else None)
-        fresh = now - node.requested_at <= self._reading_max_age_s
-        room = 0
-        if fresh and reading.total_mib is not None and foreign is not None:
-            room = max(0, reading.total_mib - foreign - claimed - self._headroom_mib)
-        return DeviceAccount(
-            reading=reading,
-            node_id=node.node_id,
-            reserved_mib=reserved,
-            measured_mib=measured,
-            foreign_mib=foreign,
-            schedulable_mib=room,
-            holders=tuple(entry.holder for entry in entries),
+        if now - node.requested_at > self._reading_max_age_s:
+            # Its total is as unknown as its use.
+            reading = replace(reading, used_mib=None)
+        return account(
+            reading,
+            node.node_id,
+            tuple(self._on_device.get(uuid, {}).values()),
+            pids_visible=node.pids_visible,
+            headroom_mib=self._headroom_mib,
         )
 
     def accounts(self, now: float) -> tuple[DeviceAccount, ...]:
@@ -245,17 +207,17 @@ class Ledger:
         )
 
     def _device_state(self, reading: DeviceReading, now: float) -> DeviceState:
-        account = self.account(reading.uuid, now)
+        found = self.account(reading.uuid, now)
         entries = self._on_device.get(reading.uuid, {}).values()
         return DeviceState(
             uuid=reading.uuid,
             gpu_type=reading.name,
             total_mib=reading.total_mib or 0,
-            schedulable_mib=account.schedulable_mib,
-            holders=len(account.holders),
+            schedulable_mib=found.schedulable_mib,
+            holders=len(found.holders),
             exclusive=any(entry.exclusive for entry in entries),
-            foreign_mib=account.foreign_mib or 0,
-            usable=reading.health is not Health.UNHEALTHY and account.foreign_mib is not None,
+            foreign_mib=found.foreign_mib or 0,
+            usable=reading.health is not Health.UNHEALTHY and found.foreign_mib is not None,
             exclusive_process=reading.exclusive_process,
             reclaiming_mib=sum(entry.memory_mib for entry in entries if entry.ending),
             reclaiming_holders=sum(1 for entry in entries if entry.ending),
@@ -317,30 +279,3 @@ class Ledger:
         reading = self._readings.get(node_id)
         reserved = sum(e.host_memory_mib for e in self._reservations.values() if e.node_id == node_id)
         return max(0, reading.memory_mib - reserved) if reading else 0
-
-
-def _claims(reading: DeviceReading, entries: Iterable[Reservation], pids_visible: bool) -> tuple[int, int]:
-    """Sum of max(reserved, measured), and sum of measured, over the holders of a device."""
-    used_by_pid: dict[int, int] = {}
-    for process in (reading.processes or ()) if pids_visible else ():
-        used_by_pid[process.pid] = used_by_pid.get(process.pid, 0) + (process.used_mib or 0)
-    claimed = measured = 0
-    for entry in entries:
-        used = used_by_pid.get(entry.pid, 0) if entry.pid is not None else 0
-        claimed += max(entry.memory_mib, used)
-        measured += used
-    return claimed, measured
-
-
-def _foreign(reading: DeviceReading, reserved: int, measured: int | None) -> int | None:
-    """Memory that no holder accounts for; None where the device's use can't be read.
-
-    Where the processes can't be listed or their use can't be read, what is used up to the sum of the
-    reservations is taken to be the holders' own.
-    """
-    if reading.used_mib is None:
-        return None
-    listed = reading.processes is not None and all(p.used_mib is not None for p in reading.processes)
-    if measured is None or not listed:
-        return max(0, reading.used_mib - reserved)
-    return max(0, reading.used_mib - measured)

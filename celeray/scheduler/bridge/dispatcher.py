@@ -15,6 +15,7 @@ from celeray.scheduler.bridge.executors import Executor
 from celeray.scheduler.bridge.fleet import ExecutorLimits, Fleet, LostRun
 from celeray.scheduler.bridge.recorder import Begin, Recorder
 from celeray.scheduler.bridge.run import Run
+from celeray.scheduler.bridge.running import RunningRuns
 from celeray.scheduler.bridge.waiting import Shape, WaitingRuns, tasks
 from celeray.scheduler.clock import Clock
 from celeray.scheduler.cluster import (
@@ -39,9 +40,6 @@ from celeray.scheduler.status import TaskState
 
 logger = logging.getLogger(__name__)
 
-KEY_BASE = 1 << 22
-"""Above every pid that Linux gives out (pid_max is at most 4,194,304)."""
-
 
 class Dispatcher:
     """Holds the runs, and decides by `place`."""
@@ -60,8 +58,7 @@ class Dispatcher:
         self.fleet = Fleet(cluster, settings, app, clock, self.deadlines, limits or ExecutorLimits())
         self.policy = Policy(settings.vram_headroom_mib, settings.exclusive_foreign_mib)
         self.waiting = WaitingRuns()
-        self.running: dict[int, Run] = {}
-        """Reserved or begun, by run id."""
+        self.running = RunningRuns()
         self.never_since: dict[Shape, float] = {}
         """Since when a shape is known to fit nowhere, even on an idle cluster."""
         self.cluster_up = False
@@ -73,7 +70,6 @@ class Dispatcher:
         self._cluster = cluster
         self._clock = clock
         self._recorder = recorder
-        self._by_key: dict[int, Run] = {}
         self._closed = False
 
     # From the pool
@@ -90,7 +86,7 @@ class Dispatcher:
 
     def terminate(self, key: int, signum: int, *, deadly: bool) -> None:
         """End the begun run that `begun` named `key`, with its executor; where not `deadly`, only signal it."""
-        run = self._by_key.get(key)
+        run = self.running.by_key(key)
         executor = self.fleet.executors.get(run.executor_id) if run else None
         if run is None or executor is None:
             return
@@ -103,7 +99,7 @@ class Dispatcher:
     def close(self) -> None:
         """Begin nothing more, and give every message back whose task has not begun."""
         self._closed = True
-        for run in [run for run in self.running.values() if run.state is RunState.RESERVED]:
+        for run in [run for run in self.running if run.state is RunState.RESERVED]:
             executor = self.fleet.executors.get(run.executor_id)
             self._wait_again(run)
             if executor:
@@ -266,10 +262,10 @@ class Dispatcher:
         run.move(RunState.RESERVED)
         run.executor_id = executor.executor_id
         executor.run_id = run.run_id
-        self.running[run.run_id] = run
+        self.running.add(run)
 
     def _wait_again(self, run: Run) -> None:
-        self.running.pop(run.run_id, None)
+        self.running.remove(run)
         run.executor_id = None
         run.move(RunState.WAITING)
         self._recorder.waits_again(run.facts)
@@ -277,9 +273,7 @@ class Dispatcher:
 
     def _begun(self, run: Run, executor: Executor) -> None:
         now = self._clock.monotonic()
-        run.move(RunState.RUNNING)
-        run.key = executor.pid if executor.pid and executor.pid not in self._by_key else KEY_BASE + run.run_id
-        self._by_key[run.key] = run
+        key = self.running.begin(run, executor.pid)
         begin = Begin(
             node_id=executor.node_id,
             node_name=self.fleet.ledger.node_name(executor.node_id),
@@ -294,7 +288,7 @@ class Dispatcher:
             if seconds:
                 self.deadlines.add(now + seconds, Deadline(due, run_id=run.run_id, seconds=seconds))
         # Last: Celery may end the run from within, when it was revoked before it began.
-        run.port.begun(run.key, now)
+        run.port.begun(key, now)
 
     # Ends
 
@@ -302,7 +296,7 @@ class Dispatcher:
         """Enforce the time limits that have passed, and end the executors that did not end by themselves."""
         for deadline in self.deadlines.pop_due(self._clock.monotonic()):
             self.dirty = True
-            run = self.running.get(deadline.run_id) if deadline.run_id is not None else None
+            run = self.running.get(deadline.run_id)
             if deadline.due is Due.KILL and deadline.executor_id is not None:
                 self.fleet.kill_if_ending(deadline.executor_id)
             elif run is not None and deadline.due is Due.SOFT_LIMIT:
@@ -318,9 +312,7 @@ class Dispatcher:
         run.port.hard_limit(seconds)
 
     def _release(self, run: Run) -> None:
-        self.running.pop(run.run_id, None)
-        if run.key is not None:
-            self._by_key.pop(run.key, None)
+        self.running.remove(run)
         run.move(RunState.ENDED)
 
     def _finish(self, run: Run, state: TaskState, detail: str | None = None) -> None:

@@ -1,12 +1,13 @@
 """A cluster in memory, for tests and simulation: it does what it is told, when it is told.
 
-Nothing happens by itself. `sent` holds what the scheduler asked for, and the `finish`, `die`, ... methods make the
-events that a real cluster would send.
+Nothing happens by itself, unless it is `automatic`: the `started`, `finish`, `end`, ... methods make the events that a
+real cluster would send.
 """
 
 from __future__ import annotations
 
 import pickle
+import time
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Any
@@ -49,12 +50,18 @@ class FakeCluster:
         *,
         cpus: int = 8,
         memory_mib: int = 65_536,
+        automatic: bool = False,
     ) -> None:
+        """
+        Args:
+            automatic: every command succeeds at once: executors start, and runs return "None".
+        """
         self.nodes = {node: tuple(devices) for node, devices in nodes.items()}
         self.executors: dict[str, FakeExecutor] = {}
         self.foreign_mib: dict[str, int] = {}
         self.stopped = False
         self.reads: list[str] = []
+        self._automatic = automatic
         self._cpus_milli = cpus * 1000
         self._memory_mib = memory_mib
         self._listener: Listener | None = None
@@ -64,6 +71,8 @@ class FakeCluster:
 
     def start(self, listener: Listener) -> None:
         self._listener = listener
+        if self._automatic:
+            self.up(time.monotonic())
 
     def stop(self, timeout_s: float) -> None:
         self.stopped = True
@@ -71,10 +80,21 @@ class FakeCluster:
     def start_executor(self, spec: ExecutorSpec) -> None:
         self._next_pid += 1
         self.executors[spec.executor_id] = FakeExecutor(spec, self._next_pid)
+        if self._automatic and not spec.fresh:
+            self.started(spec.executor_id)
 
     def run(self, executor_id: str, run: RunSpec) -> None:
-        if executor := self.executors.get(executor_id):
-            executor.run = run
+        executor = self.executors.get(executor_id)
+        if executor is None:
+            return
+        executor.run = run
+        if not self._automatic:
+            return
+        if executor.spec.fresh:
+            self.begin(executor_id)
+        self.finish(executor_id)
+        if executor.spec.fresh:
+            self.end(executor_id, EndCause.STOPPED)
 
     def stop_executor(self, executor_id: str, *, force: bool) -> None:
         executor = self.executors.get(executor_id)
@@ -87,6 +107,8 @@ class FakeCluster:
 
     def read_node(self, node_id: str) -> None:
         self.reads.append(node_id)
+        if self._automatic and node_id in self.nodes:
+            self._send(NodeRead(self.reading(node_id, time.monotonic())))
 
     # What a test makes happen
 

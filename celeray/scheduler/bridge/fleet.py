@@ -16,7 +16,8 @@ from celeray.scheduler.bridge.executors import Executor, ExecutorTable
 from celeray.scheduler.bridge.starts import StartFailures
 from celeray.scheduler.clock import Clock
 from celeray.scheduler.cluster import AppSpec, Cluster, EndCause, ExecutorEnded, ExecutorSpec, ExecutorStarted
-from celeray.scheduler.ledger import Ledger, Reservation
+from celeray.scheduler.accounting import Reservation
+from celeray.scheduler.ledger import Ledger
 from celeray.scheduler.model import Isolation, NodeReading, Placement, Snapshot, WaitingTask
 from celeray.scheduler.settings import Settings
 from celeray.scheduler.states import ExecutorState

@@ -6,7 +6,7 @@ from collections import Counter
 
 from celeray.scheduler.bridge.dispatcher import Dispatcher
 from celeray.scheduler.bridge.run import Run
-from celeray.scheduler.ledger import DeviceAccount
+from celeray.scheduler.accounting import DeviceAccount
 from celeray.scheduler.model import NodeState
 from celeray.scheduler.states import RunState
 from celeray.scheduler.status import BridgeQueue, DeviceStatus, ExecutorStatus, NodeStatus
@@ -70,7 +70,7 @@ def executors(dispatcher: Dispatcher) -> tuple[ExecutorStatus, ...]:
     """Every executor that holds room."""
     found = []
     for executor in dispatcher.fleet.executors:
-        run = dispatcher.running.get(executor.run_id) if executor.run_id is not None else None
+        run = dispatcher.running.get(executor.run_id)
         found.append(
             ExecutorStatus(
                 executor_id=executor.executor_id,
@@ -93,7 +93,7 @@ def queues(dispatcher: Dispatcher) -> tuple[BridgeQueue, ...]:
     for run in dispatcher.waiting:
         waiting.setdefault(run.queue, []).append(run)
     running: Counter[str] = Counter()
-    for run in dispatcher.running.values():
+    for run in dispatcher.running:
         if run.state is RunState.RUNNING:
             running[run.queue] += 1
         else:

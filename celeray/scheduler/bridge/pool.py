@@ -28,13 +28,13 @@ from vine import promise
 from celeray.scheduler.bridge.celery_port import CeleryPort
 from celeray.scheduler.bridge.dispatcher import Dispatcher
 from celeray.scheduler.bridge.executors import executor_class
-from celeray.scheduler.bridge.fleet import ExecutorLimits
 from celeray.scheduler.bridge.recorder import Recorder
 from celeray.scheduler.bridge.reporting import Reporting
 from celeray.scheduler.bridge.run import Run
 from celeray.scheduler.bridge.upkeep import Upkeep
+from celeray.scheduler.bridge.worker_options import app_spec, executor_limits, node_name
 from celeray.scheduler.clock import SystemClock
-from celeray.scheduler.cluster import AppSpec, ClusterEvent
+from celeray.scheduler.cluster import ClusterEvent
 from celeray.scheduler.errors import RequirementError
 from celeray.scheduler.installation import settings_of
 from celeray.scheduler.model import WaitingTask
@@ -80,51 +80,25 @@ class TaskPool(BasePool):
             )
         self._settings = settings_of(self.app)
         self._clock = SystemClock()
+        hostname = node_name(self.options)
         self.bridge_id = f"{socket.gethostname()}-{os.getpid()}-{uuid.uuid4().hex[:6]}"
         self._cluster = symbol_by_name(self._settings.cluster)(self._settings, self.bridge_id)
         self._recorder = Recorder()
         self.dispatcher = Dispatcher(
             self._cluster,
             self._settings,
-            self._app_spec(),
+            app_spec(self.app, self._settings, hostname),
             clock=self._clock,
             recorder=self._recorder,
-            limits=self._limits(),
+            limits=executor_limits(self.options),
         )
         self._reporting = Reporting(
-            self.app, self._settings, self.bridge_id, self._hostname(), self.dispatcher, self._recorder
+            self.app, self._settings, self.bridge_id, hostname, self.dispatcher, self._recorder
         )
         self._upkeep = Upkeep(self.dispatcher, self._settings, self._reporting.refusal)
         self._run_ids = count(1)
         self._reporting.start()
         self._cluster.start(self._on_event)
-
-    def _app_spec(self) -> AppSpec:
-        if not self._settings.app:
-            raise ImproperlyConfigured(
-                "celeray_app is not set: start the bridge with `celeray bridge -A proj.app`, "
-                "or name the app as `-A` does, so that executors can load it"
-            )
-        environ = os.environ
-        return AppSpec(
-            app=self._settings.app,
-            working_dir=os.getcwd(),
-            hostname=self._hostname(),
-            # celery.app.log.Logging.setup leaves what the worker was started with in the environment.
-            loglevel=int(environ.get("CELERY_LOG_LEVEL") or logging.WARNING),
-            redirect_stdouts=environ.get("CELERY_LOG_REDIRECT", "") == "1",
-            redirect_stdouts_level=environ.get("CELERY_LOG_REDIRECT_LEVEL") or "WARNING",
-            include=tuple(self.app.conf.include),
-            environ={name: environ[name] for name in self._settings.forward_env if name in environ},
-            settings=self._settings.model_dump_json(),
-        )
-
-    def _hostname(self) -> str:
-        return str(self.options.get("initargs", (None, socket.gethostname()))[1])
-
-    def _limits(self) -> ExecutorLimits:
-        max_kib = self.options.get("max_memory_per_child")
-        return ExecutorLimits(self.options.get("maxtasksperchild"), max_kib // 1024 if max_kib else None)
 
     def register_with_event_loop(self, loop: Any) -> None:
         # Called again after every reconnect, when the loop has cancelled the timers that were registered here.

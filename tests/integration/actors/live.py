@@ -36,7 +36,7 @@ E = TypeVar("E", bound=ClusterEvent)
 class LiveCluster:
     """Events of one `RayCluster`, kept in the order in which they came."""
 
-    def __init__(self, cluster: RayCluster) -> None:
+    def __init__(self, cluster: Any) -> None:
         self.cluster = cluster
         self.events: list[ClusterEvent] = []
         self._changed = Condition()

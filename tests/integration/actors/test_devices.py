@@ -7,7 +7,7 @@ import subprocess
 import sys
 from typing import Any
 
-from celeray.scheduler.cluster import EndCause, ExecutorEnded, RunStarted
+from celeray.scheduler.cluster import EndCause, NodeLost, RunStarted
 from celeray.scheduler.model import DeviceReading, NodeReading
 from tests.fake_nvml import FakeDevice
 from tests.integration.actors.conftest import A, B
@@ -133,19 +133,19 @@ def test_fresh_executors_end_in_every_way(live: LiveCluster, gpu_node: AddedNode
 
 
 def test_a_lost_node_is_told_with_its_executors(live: LiveCluster, ray_cluster: RayTestCluster) -> None:
-    from celeray.scheduler.cluster import NodeLost
-
     uuid = "GPU-cccccccc-0000-0000-0000-000000000003"
     node = ray_cluster.add_node([FakeDevice(uuid)])
     live.reading(node.node_id, lambda reading: len(reading.devices) == 1)
-    spec = live.spec(node.node_id, uuid)
-    live.start(spec)
+    idle, busy = live.spec(node.node_id, uuid), live.spec(node.node_id, uuid)
+    live.start(idle)
+    live.start(busy)
+    live.send(busy, "simple.sleep", 300)
 
     ray_cluster.remove_node(node)
 
     live.wait(NodeLost, lambda e: e.node_id == node.node_id)
-    end = live.wait(ExecutorEnded, lambda e: e.executor_id == spec.executor_id)
-    assert end.cause is EndCause.NODE_LOST
+    assert live.ended(idle).cause is EndCause.NODE_LOST
+    assert live.ended(busy).cause is EndCause.NODE_LOST
 
 
 def test_rays_own_nvml_reads_the_fake_library_too(gpu_node: AddedNode) -> None:

@@ -7,11 +7,13 @@ import pickle
 import signal
 import time
 from collections.abc import Iterator
+from functools import partial
 
 import pytest
 from celery import Celery
 from celery.app.trace import fast_trace_task
 from celery.exceptions import SoftTimeLimitExceeded
+from celery.signals import task_success
 
 from celeray.actors.soft_limit import SoftTimeLimit
 from celeray.actors.tracing import run_task
@@ -101,7 +103,7 @@ def test_a_signal_in_our_own_code_does_nothing_and_comes_again_in_the_task(
         heard += 1
         limit._on_alarm(signum, frame)  # type: ignore[arg-type]
 
-    with limit.armed(0.001):
+    with limit.armed(app.tasks["spin"], 0.001):
         signal.signal(signal.SIGALRM, count)
         while heard < 3:
             pass
@@ -111,7 +113,7 @@ def test_a_signal_in_our_own_code_does_nothing_and_comes_again_in_the_task(
 
 def test_signals_without_a_task_do_nothing(limit: SoftTimeLimit) -> None:
     os.kill(os.getpid(), signal.SIGUSR1)
-    with limit.armed(FAR_S):
+    with limit.armed(None, FAR_S):
         os.kill(os.getpid(), signal.SIGALRM)
 
 
@@ -120,3 +122,39 @@ def test_sigusr1_raises_in_a_running_task_as_in_prefork(app: Celery, limit: Soft
 
     assert failed
     assert info.type is SoftTimeLimitExceeded  # type: ignore[attr-defined]
+
+
+def test_a_task_that_is_no_python_function_is_reached_too(app: Celery, limit: SoftTimeLimit) -> None:
+    task = app.tasks["spin"]
+    task.run = partial(task.run)
+
+    failed, info = run(app, limit, "spin", 0.02)
+
+    assert failed
+    assert info.type is SoftTimeLimitExceeded  # type: ignore[attr-defined]
+
+
+def test_a_limit_that_ends_while_the_result_is_stored_changes_nothing(
+    app: Celery, limit: SoftTimeLimit
+) -> None:
+    slow = Stopwatch(0.05)
+    task_success.connect(slow, weak=False)
+    try:
+        assert run(app, limit, "quick", 0.01) == (0, "'done'")
+    finally:
+        task_success.disconnect(slow)
+    assert slow.done
+
+
+class Stopwatch:
+    """A receiver of a signal that takes its time."""
+
+    def __init__(self, seconds: float) -> None:
+        self.seconds = seconds
+        self.done = False
+
+    def __call__(self, **_: object) -> None:
+        end = time.monotonic() + self.seconds
+        while time.monotonic() < end:
+            pass
+        self.done = True

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import pytest
 
+from celeray.scheduler.accounting import Reservation
 from celeray.scheduler.errors import LedgerError
-from celeray.scheduler.ledger import Ledger, Reservation
+from celeray.scheduler.ledger import Ledger
 from celeray.scheduler.model import DeviceProcess, DeviceReading, Health, NodeReading
 
 GIB = 1024

@@ -8,8 +8,9 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
 
+from celeray.scheduler.accounting import Reservation
 from celeray.scheduler.errors import LedgerError
-from celeray.scheduler.ledger import Ledger, Reservation
+from celeray.scheduler.ledger import Ledger
 from celeray.scheduler.model import DeviceProcess, DeviceReading, NodeReading
 
 TOTALS = {"GPU-a": 16_384, "GPU-b": 24_576, "GPU-c": 81_920}

@@ -1,0 +1,144 @@
+"""An executor's process: loaded like a prefork child, on its devices, and left with Celery's signals."""
+
+from __future__ import annotations
+
+import ast
+import json
+import pickle
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from celeray.actors.executor_core import ENDED, LEFT
+from celeray.actors.simulated import SimulatedDevices
+from celeray.scheduler.cluster import AppSpec, ExecutorSpec, RunEnded, RunSpec
+from tests.unit.actors.core_process import ROOT, CoreProcess, core_process
+
+APPS = ROOT / "tests" / "apps"
+
+
+def spec(*devices: str, app: str = "simple", working_dir: Path = APPS, **fields: Any) -> ExecutorSpec:
+    return ExecutorSpec(
+        executor_id="e1",
+        executor_class="c",
+        node_id="n",
+        device_uuids=devices,
+        share=0.5,
+        memory_mib=600,
+        app=AppSpec(app, str(working_dir), "bridge@test", include=("more_tasks",) if "more" in app else ()),
+        **fields,
+    )
+
+
+def run(core: CoreProcess, name: str, *args: Any, limit: float | None = None) -> bytes:
+    body = json.dumps([args, {}, {"callbacks": None, "errbacks": None, "chain": None, "chord": None}])
+    request = {"id": "t", "task": name, "delivery_info": {}, "ignore_result": True}
+    payload = pickle.dumps((name, "t", request, body.encode(), "application/json", "utf-8"))
+    answer: bytes = core.call("run", RunSpec(7, "t", payload, limit))
+    return answer
+
+
+def ended(answer: bytes) -> tuple[RunEnded, tuple[int, Any, Any]]:
+    assert answer[:1] == ENDED
+    (event,) = pickle.loads(answer[1:])
+    return event, pickle.loads(event.payload)
+
+
+def where(core: CoreProcess) -> dict[str, Any]:
+    _, (_, text, _) = ended(run(core, "simple.where"))
+    seen: dict[str, Any] = ast.literal_eval(text)
+    return seen
+
+
+def test_it_runs_tasks_like_a_prefork_child(tmp_path: Path) -> None:
+    left = tmp_path / "shut down"
+    with core_process(spec("GPU-a", "GPU-b", cpus=3), env={"SIMPLE_SHUTDOWN_FILE": str(left)}) as core:
+        core.call("load")
+
+        event, outcome = ended(run(core, "simple.add", 2, 3))
+        assert outcome[:2] == (0, "5")
+        assert (event.executor_id, event.run_id) == ("e1", 7)
+        assert event.rss_mib is not None
+        assert event.rss_mib > 10
+        seen = where(core)
+        assert seen["cuda"] == "GPU-a,GPU-b"
+        assert seen["omp"] == "3"
+        assert seen["cwd"] == str(APPS)
+        assert seen["hostname"] == "bridge@test"
+        assert seen["initialised"] == 1
+        assert seen["pid"] == core.pid
+
+        core.call("shutdown")
+    assert left.read_text() == "0"
+
+
+def test_without_cpus_in_the_request_nothing_limits_numeric_libraries() -> None:
+    with core_process(spec(), env={"OMP_NUM_THREADS": "1"}) as core:
+        core.call("load")
+
+        assert where(core)["omp"] is None
+        assert where(core)["cuda"] == ""
+
+
+@pytest.mark.parametrize("env_vars", [{"OMP_NUM_THREADS": "1"}, {}])
+def test_what_the_runtime_env_says_of_threads_stays(env_vars: dict[str, str]) -> None:
+    given = spec(cpus=2, runtime_env={"env_vars": env_vars})
+    with core_process(given, env={"OMP_NUM_THREADS": "1"}) as core:
+        core.call("load")
+
+        assert where(core)["omp"] == env_vars.get("OMP_NUM_THREADS", "2")
+
+
+def test_rays_working_dir_is_left_alone() -> None:
+    given = spec(app="tests.apps.simple", runtime_env={"working_dir": "gcs://package.zip"})
+    with core_process(given) as core:
+        core.call("load")
+
+        assert where(core)["cwd"] == str(ROOT)
+
+
+def test_modules_that_the_worker_includes_are_imported(tmp_path: Path) -> None:
+    (tmp_path / "more.py").write_text("from celery import Celery\napp = Celery('more', broker='memory://')\n")
+    (tmp_path / "more_tasks.py").write_text(
+        "from more import app\n@app.task(name='more')\ndef more():\n  return 1\n"
+    )
+    with core_process(spec(app="more", working_dir=tmp_path)) as core:
+        core.call("load")
+
+        assert ended(run(core, "more"))[1][1] == "1"
+
+
+def test_an_app_that_cannot_be_imported_says_so() -> None:
+    with core_process(spec(app="no_such_app")) as core, pytest.raises(RuntimeError, match="no_such_app"):
+        core.call("load")
+
+
+def test_a_task_that_exits_is_told_apart() -> None:
+    with core_process(spec()) as core:
+        core.call("load")
+
+        answer = run(core, "simple.leave", 4)
+
+        assert answer[:1] == LEFT
+        assert "exitcode 4" in answer[1:].decode()
+
+
+def test_its_reservation_is_held_from_the_first_task_on(tmp_path: Path) -> None:
+    devices = SimulatedDevices("2x1GiB", "n" * 56, tmp_path)
+    used = lambda: [device.used_mib for device in devices.read()]  # noqa: E731
+    first = devices.devices[0].uuid
+    with core_process(spec(first), tmp_path) as core:
+        core.call("load")
+        assert used() == [0, 0]
+        run(core, "simple.noop")
+        assert used() == [600, 0]
+        run(core, "simple.hold", 300)
+        run(core, "simple.noop")
+        assert used() == [300, 0], "what a task says stays"
+    assert used() == [0, 0]
+
+
+def test_an_executor_that_never_loaded_has_nobody_to_tell() -> None:
+    with core_process(spec()) as core:
+        core.call("shutdown")
