@@ -4,14 +4,31 @@ from __future__ import annotations
 
 import os
 import time
+from pathlib import Path
 from typing import Any
 
 from celery import Celery
 from celery.exceptions import SoftTimeLimitExceeded
+from celery.signals import worker_process_init, worker_process_shutdown
 
 app = Celery("simple", broker=os.environ.get("SIMPLE_BROKER_URL", "memory://"))
 app.conf.result_backend = os.environ.get("SIMPLE_RESULT_BACKEND", "cache+memory://")
 app.conf.accept_content = ["json"]
+
+
+initialised: list[str] = []
+"""Senders of worker_process_init in this process."""
+
+
+@worker_process_init.connect
+def on_init(sender: str, **_: Any) -> None:
+    initialised.append(sender)
+
+
+@worker_process_shutdown.connect
+def on_shutdown(exitcode: int, **_: Any) -> None:
+    if path := os.environ.get("SIMPLE_SHUTDOWN_FILE"):
+        Path(path).write_text(str(exitcode))
 
 
 class UnreadableError(Exception):
@@ -40,6 +57,7 @@ def where(self: Any) -> dict[str, Any]:
         "omp": os.environ.get("OMP_NUM_THREADS"),
         "cwd": os.getcwd(),
         "hostname": self.request.hostname,
+        "initialised": len(initialised),
     }
 
 

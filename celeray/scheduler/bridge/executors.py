@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
+from functools import lru_cache
 
 from celeray.scheduler.model import Isolation, ResourceRequest, WarmExecutor
 from celeray.scheduler.states import ALIVE, EXECUTOR_TRANSITIONS, ExecutorState, transition
@@ -13,6 +14,7 @@ CPU_CLASS = "cpu"
 """The one class of an app for all work that needs no device."""
 
 
+@lru_cache(maxsize=4096)
 def executor_class(task_name: str, request: ResourceRequest) -> str:
     """The class of executors that may run the task: the shared name if it asks for one, else its own.
 
