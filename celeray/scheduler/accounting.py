@@ -37,6 +37,8 @@ class DeviceAccount:
     """Of our holders, as far as NVML lists their pids."""
     foreign_mib: int | None
     schedulable_mib: int
+    overrun_mib: int
+    """By how much foreign use, claims and headroom exceed the total."""
     holders: tuple[str, ...]
 
 
@@ -59,14 +61,15 @@ def account(
     foreign = _foreign(reading, reserved, measured if pids_visible else None)
     room = 0
     if reading.total_mib is not None and foreign is not None:
-        room = max(0, reading.total_mib - foreign - claimed - headroom_mib)
+        room = reading.total_mib - foreign - claimed - headroom_mib
     return DeviceAccount(
         reading=reading,
         node_id=node_id,
         reserved_mib=reserved,
         measured_mib=measured,
         foreign_mib=foreign,
-        schedulable_mib=room,
+        schedulable_mib=max(0, room),
+        overrun_mib=max(0, -room),
         holders=tuple(entry.holder for entry in reservations),
     )
 

@@ -27,6 +27,7 @@ from celeray.scheduler.topology import (
     kind_of_conf,
     kind_of_connection,
 )
+from celeray.scheduler.transport.selection import leased_connection_class
 
 
 class AMQPMixin:
@@ -51,11 +52,13 @@ class AMQPMixin:
     def Connection(  # noqa: N802 - Celery's name
         self, *args: Any, transport_options: Mapping[str, Any] | None = None, **kwargs: Any
     ) -> Connection:
-        """Celery's connection class, with the ten priority steps on Redis.
+        """Celery's connection class, on Redis with the ten priority steps and the transport of the settings.
 
         A worker without them would never look into six of ten lists.
         """
         make: Callable[..., Connection] = super().Connection  # type: ignore[misc]
+        if settings_of(self.app).transport == "leased":
+            make = leased_connection_class(make)
         connection = make(*args, transport_options=dict(transport_options or {}), **kwargs)
         if kind_of_connection(connection) is BrokerKind.REDIS:
             connection.transport_options.setdefault("priority_steps", PRIORITY_STEPS)

@@ -54,3 +54,25 @@ class LedgerError(CelerayError):
 
 class ClusterError(CelerayError):
     """Ray can't be reached, or refuses what the cluster protocol asks."""
+
+
+class MessageTooLargeError(CelerayError, ValueError):
+    """A message is larger than the broker may be asked to hold; refused at publish.
+
+    Attributes:
+        queue: where it was going.
+        size: its bytes, as they would be in Redis.
+        bound: `max_message_bytes`.
+    """
+
+    def __init__(self, queue: str, size: int, bound: int) -> None:
+        super().__init__(queue, size, bound)
+        self.queue = queue
+        self.size = size
+        self.bound = bound
+
+    def __str__(self) -> str:
+        return (
+            f"message of {self.size} bytes for {self.queue!r}: at most max_message_bytes={self.bound}; "
+            "pass a reference to large data, or raise broker_transport_options.max_message_bytes"
+        )

@@ -15,10 +15,12 @@ from celeray.scheduler import results
 from celeray.scheduler.amqp import amqp_class
 from celeray.scheduler.defaults import Defaults, add_beneath, defaults_for, rebind_tasks, user_conf
 from celeray.scheduler.forwarding import ForwardStep
+from celeray.scheduler.holding import KeepHeld
 from celeray.scheduler.installed import Installed, installed_on, remember, settings_of
 from celeray.scheduler.promises import refuse_pickle, warn_of_broken
 from celeray.scheduler.settings import CONF_PREFIX, Settings
 from celeray.scheduler.topology import PRIORITY_STEPS, BrokerKind, kind_of_conf
+from celeray.scheduler.transport.counting import CountRuns
 from celeray.scheduler.worker_steps import CheckPromises, SelectQueues
 
 __all__ = ["create_amqp", "create_control", "install", "settings_of"]
@@ -70,7 +72,7 @@ def _attach(app: Any, settings: Settings | None) -> None:
         app.__dict__.pop(made, None)
     app._pool = None
     app.loader.override_backends = {**results.OVERRIDES, **app.loader.override_backends}
-    app.steps["consumer"].add(ForwardStep)
+    app.steps["consumer"].update((ForwardStep, CountRuns, KeepHeld))
     app.steps["worker"].update((CheckPromises, SelectQueues))
     if not app.configured:
         app.add_defaults(partial(_complete_loaded, app))

@@ -19,6 +19,8 @@ from celeray.scheduler.accounting import DeviceAccount, Reservation, account
 from celeray.scheduler.errors import LedgerError
 from celeray.scheduler.model import DeviceReading, DeviceState, Health, NodeReading, NodeState
 
+ABSENT_S = 300.0
+
 
 class Ledger:
     """Reservations, readings, and what they leave."""
@@ -35,6 +37,7 @@ class Ledger:
         self._on_device: dict[str, dict[str, Reservation]] = {}
         self._cpus: dict[str, tuple[str, int]] = {}
         self._draining: set[str] = set()
+        self._absent: dict[str, tuple[float, NodeState]] = {}
 
     # Readings
 
@@ -48,6 +51,7 @@ class Ledger:
         self._readings[reading.node_id] = reading
         for device in reading.devices:
             self._node_of_device[device.uuid] = reading.node_id
+        self._absent = {node_id: gone for node_id, gone in self._absent.items() if gone[1].name != reading.name}
         released = tuple(
             entry.holder
             for entry in self._reservations.values()
@@ -59,9 +63,12 @@ class Ledger:
             self._drop(holder)
         return released
 
-    def forget_node(self, node_id: str) -> tuple[str, ...]:
+    def forget_node(self, node_id: str, now: float) -> tuple[str, ...]:
         """Drop a node that is gone with everything on it; return the holders that were there."""
-        reading = self._readings.pop(node_id, None)
+        reading = self._readings.get(node_id)
+        if reading is not None:
+            self._absent[node_id] = (now, self._node_state(reading, now, 0))
+            del self._readings[node_id]
         for device in reading.devices if reading else ():
             self._node_of_device.pop(device.uuid, None)
         gone = tuple(entry.holder for entry in self._reservations.values() if entry.node_id == node_id)
@@ -69,10 +76,10 @@ class Ledger:
             self._drop(holder)
         return gone
 
-    def clear(self) -> None:
+    def clear(self, now: float) -> None:
         """Forget everything, as after the loss of the cluster."""
         for node_id in list(self._readings):
-            self.forget_node(node_id)
+            self.forget_node(node_id, now)
         for holder in list(self._reservations):
             self._drop(holder)
 
@@ -177,6 +184,10 @@ class Ledger:
             for reading in self._sorted_readings()
         )
 
+    def absent(self, now: float) -> tuple[NodeState, ...]:
+        """Nodes that were lost less than five minutes ago and did not come back: a reboot, say."""
+        return tuple(state for at, state in self._absent.values() if now - at < ABSENT_S)
+
     def readings(self) -> tuple[NodeReading, ...]:
         """The newest reading of each node, in a fixed order."""
         return tuple(self._sorted_readings())
@@ -201,7 +212,10 @@ class Ledger:
             memory_mib=reading.memory_mib,
             memory_free_mib=self._host_memory_free(reading.node_id),
             labels=dict(reading.labels),
-            devices=tuple(self._device_state(device, now) for device in reading.devices),
+            devices=(
+                *(self._device_state(device, now) for device in reading.devices),
+                *(_unleased(reading.node_id, number) for number in range(reading.unleased)),
+            ),
             draining=reading.node_id in self._draining,
             starts_free=max(0, self._start_concurrency - starting),
         )
@@ -221,6 +235,7 @@ class Ledger:
             exclusive_process=reading.exclusive_process,
             reclaiming_mib=sum(entry.memory_mib for entry in entries if entry.ending),
             reclaiming_holders=sum(1 for entry in entries if entry.ending),
+            overrun_mib=found.overrun_mib,
         )
 
     def _check(self, wanted: Reservation, now: float) -> None:
@@ -279,3 +294,8 @@ class Ledger:
         reading = self._readings.get(node_id)
         reserved = sum(e.host_memory_mib for e in self._reservations.values() if e.node_id == node_id)
         return max(0, reading.memory_mib - reserved) if reading else 0
+
+
+def _unleased(node_id: str, number: int) -> DeviceState:
+    """A device of which only its existence is known."""
+    return DeviceState(f"{node_id}/unleased-{number}", None, 0, 0, usable=False)

@@ -105,6 +105,8 @@ class NodeReading:
     """False where NVML lists pids of another namespace: use is then attributed by reservation."""
     driver_version: str | None = None
     simulated: bool = False
+    unleased: int = 0
+    """Devices that Ray has on the node and this bridge does not, or not yet. What they are is not known."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -127,6 +129,8 @@ class DeviceState:
     reclaiming_mib: int = 0
     """Reserved by executors that are ending: comes back soon."""
     reclaiming_holders: int = 0
+    overrun_mib: int = 0
+    """By how much foreign use and reservations exceed what it has; more than 0: not even its holders may run."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -172,6 +176,8 @@ class Snapshot:
 
     nodes: tuple[NodeState, ...]
     executors: tuple[WarmExecutor, ...] = ()
+    absent: tuple[NodeState, ...] = ()
+    """Nodes that went away a short while ago. Nothing is placed there, but what fits there is not said to fit never."""
 
 
 @dataclass(frozen=True, slots=True)

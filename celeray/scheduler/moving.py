@@ -1,8 +1,8 @@
 """Takes a message that a worker holds and puts it elsewhere, or back, without a moment in which it is nowhere.
 
 On Redis one script takes it out of the messages held and pushes it, and only if it is still held: one that was
-restored meanwhile is somebody else's. Elsewhere it is published first and acknowledged after, so a crash between the
-two leaves it twice, never lost.
+restored meanwhile is somebody else's. The leased transport has such scripts itself. Elsewhere it is published first
+and acknowledged after, so a crash between the two leaves it twice, never lost.
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ from kombu.utils.json import dumps
 
 from celeray.scheduler import priorities
 from celeray.scheduler.topology import ANONYMOUS
+from celeray.scheduler.transport.channel import Channel as LeasedChannel
 
 FRONT, BACK = "RPUSH", "LPUSH"
 """Consumers pop from the right end of a list."""
@@ -79,6 +80,10 @@ def give_back(request: Any) -> bool:
         the transport's connection errors, as `move`.
     """
     channel, delivery = request.message.channel, request.message.delivery_info
+    if isinstance(channel, LeasedChannel):
+        given = channel.give_back_held(request.message.delivery_tag)
+        _settled(request)
+        return given
     if _keeps_held_messages_in_redis(channel):
         queues = channel._lookup(delivery.get("exchange"), delivery.get("routing_key"))
         # A topic may lead to several queues, and the message tells not which of them it was fetched from.
@@ -94,6 +99,10 @@ def _keeps_held_messages_in_redis(channel: Any) -> bool:
 
 
 def _take_and_push(request: Any, channel: Any, queue: str, raw: Mapping[str, Any], push: str) -> bool:
+    if isinstance(channel, LeasedChannel):
+        taken = channel.move_held(request.message.delivery_tag, queue, raw, front=push == FRONT)
+        _settled(request)
+        return taken
     # A tag of its own, so that whoever holds the message next is not mixed up with this worker.
     properties = {**raw["properties"], "delivery_tag": channel._next_delivery_tag()}
     target = channel._q_for_pri(queue, channel._get_message_priority(raw, reverse=False))
@@ -104,9 +113,13 @@ def _take_and_push(request: Any, channel: Any, queue: str, raw: Mapping[str, Any
     payload = dumps({**raw, "properties": properties})
     taken = client.eval(_TAKE_AND_PUSH, len(keys), *keys, request.message.delivery_tag, push, payload)
     virtual.QoS.ack(channel.qos, request.message.delivery_tag)
+    _settled(request)
+    return bool(taken)
+
+
+def _settled(request: Any) -> None:
     request.acknowledged = True
     _done(request)
-    return bool(taken)
 
 
 def _done(request: Any) -> None:

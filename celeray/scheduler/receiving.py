@@ -46,6 +46,9 @@ def receive(request: Any, settings: Settings) -> Received | RequirementError:
         wanted = amqp.task_router.request_for(headers, getattr(task, requests.HEADER, None), own)
     except RequirementError as error:
         return error
+    except Exception as error:
+        # Whoever can publish can send anything: what a parser did not expect must not end the worker.
+        return RequirementError(requests.HEADER, "...", f"can't be read: {type(error).__name__}")
     return Received(priority_of(request), queue, own, wanted)
 
 

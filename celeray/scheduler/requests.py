@@ -52,6 +52,10 @@ Layer = dict[str, Given]
 """A parsed layer by canonical key, which is the field of `ResourceRequest`."""
 
 
+DEVICE_FIELDS = ("memory_mib", "memory_mib_max", "exclusive", "gpu_types")
+"""What means nothing without a device."""
+
+
 def effective_request(
     header: Mapping[str, Any] | None,
     attribute: Mapping[str, Any] | None,
@@ -75,9 +79,11 @@ def merge_raw(upper: Mapping[str, Any], lower: Mapping[str, Any]) -> dict[str, A
     Raises:
         RequirementError: a key of either is unknown, or a value can't be understood.
     """
-    replaced = set(parse_layer(upper))
-    kept = {given.key: given.raw for name, given in parse_layer(lower).items() if name not in replaced}
-    return {**kept, **upper}
+    above, below = parse_layer(upper), parse_layer(lower)
+    if "gpus" in above and above["gpus"].value == 0:
+        below = {name: given for name, given in below.items() if name not in DEVICE_FIELDS}
+    merged = _over(above, below)
+    return {given.key: given.raw for given in merged.values()}
 
 
 def parse_layer(layer: Mapping[str, Any]) -> Layer:
@@ -103,6 +109,10 @@ def parse_layer(layer: Mapping[str, Any]) -> Layer:
         if name in parsed:
             raise RequirementError(key, raw, f"says the same as {parsed[name].key}: give one of them")
         parsed[name] = Given(key, raw, parse(key, raw))
+    gpus = parsed.get("gpus")
+    if gpus is not None and gpus.value == 0 and _wants_device(parsed):
+        # Only a layer above or below may take the device away; in one breath it is a mistake.
+        raise RequirementError(gpus.key, gpus.raw, "contradicts the device that the other keys ask for")
     return parsed
 
 
@@ -124,7 +134,7 @@ def _finish(layer: Layer) -> ResourceRequest:
     fields = {name: given.value for name, given in layer.items()}
     gpus = fields.setdefault("gpus", int(_wants_device(layer)))
     if gpus == 0:
-        for name in ("memory_mib", "memory_mib_max", "exclusive", "gpu_types"):
+        for name in DEVICE_FIELDS:
             fields.pop(name, None)
     else:
         fields["exclusive"] = _exclusive(layer)

@@ -92,6 +92,9 @@ class Settings(BaseSettings):
     amqp_exchange: str = "auteur"
     """Prefix of the exchanges on AMQP: `auteur`, `auteur.priority`, `auteur.dlq`. Redis uses none."""
 
+    transport: Literal["kombu", "leased"] = "kombu"
+    """How messages are taken from Redis: by kombu's transport, or under leases that are renewed while a task runs."""
+
     # Results
     result_ttl_s: int = Field(default=3600, ge=1)
     compress_results_above_bytes: int = Field(default=64 * 1024, ge=0)
@@ -110,8 +113,10 @@ class Settings(BaseSettings):
     reading_interval_s: float = Field(default=1.0, gt=0, le=60)
     reading_max_age_s: float = Field(default=15.0, gt=0)
     """A node without a reading for longer than this gives out nothing."""
-    never_fits_after_s: float = Field(default=10.0, ge=0)
+    never_fits_after_s: float = Field(default=60.0, ge=0)
     """A task that no node can hold, even idle, waits this long for a larger one to come; then it fails."""
+    cluster_may_grow: bool = False
+    """An autoscaler may add nodes of other kinds: nothing is refused as too large, it waits."""
     executor_start_concurrency: int = Field(default=4, ge=1)
     """Executors that start at the same time on one node; loading an app is CPU work."""
     executor_start_timeout_s: float = Field(default=180.0, gt=0)

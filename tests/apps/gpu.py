@@ -13,6 +13,13 @@ import celeray
 app = Celery(
     "gpu", broker=os.environ.get("CELERY_BROKER_URL"), backend=os.environ.get("CELERY_RESULT_BACKEND")
 )
+if timeout := os.environ.get("TEST_VISIBILITY_TIMEOUT"):
+    # Looks for messages that were held for too long every second instead of every hundred.
+    app.conf.broker_transport_options = {
+        "visibility_timeout": float(timeout),
+        "unacked_restore_interval": 1,
+        "unacked_restore_throttle": 1,
+    }
 celeray.install(app)
 
 SMALL = {"gpu": True, "vram_gb": 4}
@@ -114,3 +121,17 @@ def on_cpu() -> dict[str, Any]:
 def plain(x: int) -> int:
     """A task of the CPU workers."""
     return 2 * x
+
+
+@app.task(name="gpu.counted", bind=True, resource_requirements=SMALL)
+def counted(self: Task, seconds: float) -> int:
+    """Counts its begins in Redis; returns how many there were."""
+    client = self.backend.client
+    client.incr(f"begun:{self.request.id}")
+    time.sleep(seconds)
+    return int(client.get(f"begun:{self.request.id}"))
+
+
+@app.task(name="gpu.exhaust", resource_requirements=SMALL)
+def exhaust() -> None:
+    raise MemoryError("not enough")

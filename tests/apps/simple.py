@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import atexit
 import os
 import time
 from pathlib import Path
@@ -121,3 +122,9 @@ def allocate(uuid: str, mib: int) -> None:
     from tests.fake_nvml import allocate as allocate_fake
 
     allocate_fake(uuid, mib)
+
+
+@app.task(name="simple.linger")
+def linger() -> None:
+    """Make the process take minutes to end."""
+    atexit.register(time.sleep, 300)

@@ -36,24 +36,23 @@ class CapacityExchange(threading.Thread):
         self._bridge_id = bridge_id
         self._connect = connect
         self._keys = keys
-        self._own: tuple[NodeCapacity, ...] = ()
+        self._own = ClusterCapacity()
         self._everyone: ClusterCapacity | None = None
         self._changed = threading.Event()
         self._stopping = False
 
-    def offer(self, nodes: tuple[NodeCapacity, ...]) -> None:
+    def offer(self, capacity: ClusterCapacity) -> None:
         """What this bridge's nodes have. Never blocks."""
-        if nodes != self._own:
-            self._own = nodes
+        if capacity != self._own:
+            self._own = capacity
             self._changed.set()
 
     def refusal(self, request: ResourceRequest) -> RequirementError | None:
         """The error for a request that no node of any bridge could ever hold; None where one could."""
-        own = ClusterCapacity(self._own)
         if not request.gpus:
             # Producers don't ask the bridges about work without devices, so only this bridge's nodes count.
-            return _too_large(request, self._own)
-        return could_ever_fit(request, self._everyone or own)
+            return _too_large(request, self._own.nodes)
+        return could_ever_fit(request, self._everyone or self._own)
 
     def stop(self, timeout_s: float = 2.0) -> None:
         """Take back what was told, and end."""
@@ -69,11 +68,14 @@ class CapacityExchange(threading.Thread):
             self._changed.wait(EXCHANGE_EVERY_S)
             self._changed.clear()
             try:
-                if self._own:
-                    writer.write(ClusterCapacity(self._own))
+                if self._own.nodes:
+                    writer.write(self._own)
                 self._everyone = read_capacity(client, self._keys)
             except redis.RedisError as error:
                 logger.debug("capacity is not exchanged: %s", error)
+            except Exception:
+                # A thread that ends here would let producers believe for ever what was true once.
+                logger.exception("capacity is not exchanged")
         try:
             writer.withdraw()
         except redis.RedisError as error:
@@ -81,14 +83,18 @@ class CapacityExchange(threading.Thread):
         client.close()
 
 
-def _too_large(request: ResourceRequest, nodes: tuple[NodeCapacity, ...]) -> NeverFitsError:
-    cpus = max((node.cpus_milli for node in nodes), default=0)
-    memory = max((node.memory_mib for node in nodes), default=0)
+def _too_large(request: ResourceRequest, nodes: tuple[NodeCapacity, ...]) -> NeverFitsError | None:
+    labels = dict(request.labels)
+    fitting = [node for node in nodes if labels.items() <= node.labels.items()]
+    if not fitting:
+        return NeverFitsError("labels", labels, "no node of the cluster has them")
+    cpus = max(node.cpus_milli for node in fitting)
+    memory = max(node.memory_mib for node in fitting)
     if request.cpus_milli > cpus:
         return NeverFitsError("cpus", request.cpus_milli / 1000, f"the largest node has {cpus / 1000:g} CPUs")
     if request.host_memory_mib > memory:
         asked = request.host_memory_mib / 1024
         return NeverFitsError("memory_gb", asked, f"the largest node has {memory / 1024:g} GiB")
-    return NeverFitsError(
-        "labels", dict(request.labels), "no node has them together with the CPUs and memory asked"
-    )
+    if any(n.cpus_milli >= request.cpus_milli and n.memory_mib >= request.host_memory_mib for n in fitting):
+        return None
+    return NeverFitsError("cpus", request.cpus_milli / 1000, "no node has as many together with the memory asked")

@@ -13,6 +13,7 @@ from typing import Any
 
 from billiard.einfo import ExceptionInfo, ExceptionWithTraceback
 from celery.exceptions import Ignore, Reject, Retry, WorkerLostError
+from celery.worker import state as worker_state
 
 from celeray.scheduler.moving import give_back
 from celeray.scheduler.status import TaskState
@@ -72,7 +73,24 @@ class CeleryPort:
         except (SystemExit, KeyboardInterrupt) as error:
             # The task ended its process; so says on_success, which raises it in the worker's own process.
             return self._fail(WorkerLostError(f"the task raised {error!r}"))
+        except Exception:
+            # on_failure raises MemoryError again, and receivers of signals may raise anything. A message that is
+            # neither acknowledged nor rejected would take a place of the window for ever.
+            logger.exception("Celery's callback for %s failed", self._request.id)
+            self._settle(retval if failed else None)
         return _state(retval) if failed else TaskState.SUCCEEDED
+
+    def _settle(self, einfo: Any) -> None:
+        """What is left of `Request.on_failure` once the outcome is stored: off the books, acknowledged, told."""
+        request = self._request
+        worker_state.task_ready(request)
+        if not request.acknowledged:
+            if request.task.acks_on_failure:
+                request.acknowledge()
+            else:
+                request.reject(requeue=False)
+        if einfo is not None:
+            request.send_event("task-failed", exception=repr(_error(einfo)), traceback=einfo.traceback)
 
     def lost(self, detail: str) -> TaskState:
         self._fail(WorkerLostError(detail))
@@ -90,19 +108,29 @@ class CeleryPort:
     def give_back(self) -> None:
         give_back(self._request)
 
+    def superseded(self) -> None:
+        worker_state.task_ready(self._request)
+
     def _fail(self, error: Exception) -> TaskState:
         try:
             raise error
         except Exception:  # noqa: BLE001 - raised in the line above, for its traceback
-            self._error_callback(ExceptionInfo())
+            einfo = ExceptionInfo()
+        try:
+            self._error_callback(einfo)
+        except Exception:
+            logger.exception("Celery's error callback for %s failed", self._request.id)
+            self._settle(einfo)
         return TaskState.FAILED
 
 
-def _state(einfo: Any) -> TaskState:
+def _error(einfo: Any) -> BaseException:
     error = einfo.exception
-    if isinstance(error, ExceptionWithTraceback):
-        error = error.exc
-    match error:
+    return error.exc if isinstance(error, ExceptionWithTraceback) else error
+
+
+def _state(einfo: Any) -> TaskState:
+    match _error(einfo):
         case Retry():
             return TaskState.RETRIED
         case Reject():

@@ -14,7 +14,7 @@ from celeray.scheduler.bridge.deadlines import Deadline, Deadlines, Due
 from celeray.scheduler.bridge.executors import Executor
 from celeray.scheduler.bridge.fleet import ExecutorLimits, Fleet, LostRun
 from celeray.scheduler.bridge.recorder import Begin, Recorder
-from celeray.scheduler.bridge.run import Run
+from celeray.scheduler.bridge.run import Run, RunPort
 from celeray.scheduler.bridge.running import RunningRuns
 from celeray.scheduler.bridge.waiting import Shape, WaitingRuns, tasks
 from celeray.scheduler.clock import Clock
@@ -32,6 +32,7 @@ from celeray.scheduler.cluster import (
     RunSpec,
     RunStarted,
 )
+from celeray.scheduler.errors import LedgerError
 from celeray.scheduler.model import Isolation, Placement, Reason, Snapshot
 from celeray.scheduler.placement import CycleInput, Policy, place
 from celeray.scheduler.settings import Settings
@@ -96,9 +97,27 @@ class Dispatcher:
         self._finish(run, TaskState.REVOKED, detail=f"terminated by signal {signum}")
         self.fleet.stop(executor, force=True)
 
+    def adopt(self, task_id: str, retries: int, port: RunPort) -> Run | None:
+        """The run of an earlier delivery of the same message, which then ends for `port` instead; None: there is none.
+
+        A broker delivers again what was held on a lost connection, while the executor goes on with it.
+        """
+        run = self.running.by_task(task_id)
+        if run is None or run.retries != retries:
+            return None
+        run.port.superseded()
+        run.port = port
+        if run.state is RunState.RUNNING and run.key is not None:
+            port.begun(run.key, self._clock.monotonic())
+        return run
+
     def close(self) -> None:
         """Begin nothing more, and give every message back whose task has not begun."""
         self._closed = True
+        self.give_back_unbegun()
+
+    def give_back_unbegun(self) -> None:
+        """Give every message back whose task has not begun. What the transport does not take is left to the broker."""
         for run in [run for run in self.running if run.state is RunState.RESERVED]:
             executor = self.fleet.executors.get(run.executor_id)
             self._wait_again(run)
@@ -106,23 +125,26 @@ class Dispatcher:
                 executor.run_id = None
                 self.fleet.stop(executor, force=True)
         for run in self.waiting:
-            self.give_back(run)
+            try:
+                self.give_back(run)
+            except Exception as error:  # noqa: BLE001 - a lost connection raises the transport's own kinds
+                logger.debug("message of %s is left to the broker: %r", run.task_id, error)
 
     def give_back(self, run: Run) -> None:
         """Put a waiting run's message back on its queue."""
         self.waiting.remove(run)
         run.move(RunState.ENDED)
-        run.port.give_back()
         self._recorder.given_back(run.facts, self._clock.time())
+        run.port.give_back()
 
-    def refuse(self, run: Run, error: Exception) -> None:
-        """A waiting run fails since it can never be placed."""
+    def refuse(self, run: Run, error: Exception, reason: str) -> None:
+        """A waiting run fails without having begun."""
         self.waiting.remove(run)
         run.move(RunState.ENDED)
-        run.port.refused(error)
         self._recorder.ended(
-            run.facts, TaskState.REJECTED, self._clock.time(), reason=Reason.NEVER_FITS, detail=str(error)
+            run.facts, TaskState.REJECTED, self._clock.time(), reason=reason, detail=str(error)
         )
+        run.port.refused(error)
 
     # From the cluster
 
@@ -178,8 +200,13 @@ class Dispatcher:
     def _lose(self, *lost: LostRun | None) -> None:
         for entry in lost:
             run = self.running.get(entry.run_id) if entry else None
-            if entry is not None and run is not None:
+            if entry is None or run is None:
+                continue
+            try:
                 self._lose_run(run, entry)
+            except Exception:
+                # The others that were lost with it must be told as well.
+                logger.exception("the loss of %s could not be told", run.task_id)
 
     def _lose_run(self, run: Run, lost: LostRun) -> None:
         if run.state is RunState.RESERVED:
@@ -210,7 +237,7 @@ class Dispatcher:
             if executor := self.fleet.executors.get(executor_id):
                 self.fleet.stop(executor)
         for placement in decisions.placements:
-            self._carry_out(heads[placement.sequence], placement, now)
+            self._try(heads[placement.sequence], placement, now)
 
     def _head_limits(self, snapshot: Snapshot, now: float) -> Callable[[Shape], int]:
         """How many of a shape could find a place in this cycle at the most, and one more to learn the reason."""
@@ -237,22 +264,36 @@ class Dispatcher:
         if run.reason is not reason:
             self.waiting.mark(run.shape, reason)
 
+    def _try(self, run: Run, placement: Placement, now: float) -> None:
+        """Carry out one placement; an error in it spares the others."""
+        try:
+            self._carry_out(run, placement, now)
+        except Exception as error:
+            logger.exception("the placement of %s failed", run.task_id)
+            self.dirty = True
+            if run.state is RunState.WAITING and not isinstance(error, LedgerError):
+                self.refuse(run, error, "unplaceable")
+
     def _carry_out(self, run: Run, placement: Placement, now: float) -> None:
         if run.state is not RunState.WAITING:
             return
         if not run.port.wanted():
             self._discard(run)
             return
-        if executor := self.fleet.executors.get(placement.executor_id):
-            self._bind(run, executor)
-            self.fleet.take(executor, run.request.cpus_milli, now)
-            self._cluster.run(executor.executor_id, self._spec(run))
-            self._begun(run, executor)
+        executor = self.fleet.executors.get(placement.executor_id)
+        if executor is None and run.request.isolation is Isolation.WARM:
+            self.fleet.start(run.task, placement, now)
             return
-        executor = self.fleet.start(run.task, placement, now)
-        if run.request.isolation is Isolation.FRESH:
+        spec = self._spec(run)
+        if executor is None:
+            executor = self.fleet.start(run.task, placement, now)
             self._bind(run, executor)
-            self._cluster.run(executor.executor_id, self._spec(run))
+            self._cluster.run(executor.executor_id, spec)
+            return
+        self.fleet.take(executor, run.request.cpus_milli, now)
+        self._bind(run, executor)
+        self._cluster.run(executor.executor_id, spec)
+        self._begun(run, executor)
 
     def _spec(self, run: Run) -> RunSpec:
         return RunSpec(run.run_id, run.task_id, run.port.payload(), run.soft_limit_s)
@@ -286,7 +327,7 @@ class Dispatcher:
         self._recorder.started(run.facts, begin, self._clock.time())
         for due, seconds in ((Due.SOFT_LIMIT, run.soft_limit_s), (Due.HARD_LIMIT, run.hard_limit_s)):
             if seconds:
-                self.deadlines.add(now + seconds, Deadline(due, run_id=run.run_id, seconds=seconds))
+                self.deadlines.add(now + seconds, Deadline(due, run.run_id, seconds))
         # Last: Celery may end the run from within, when it was revoked before it began.
         run.port.begun(key, now)
 
@@ -296,13 +337,16 @@ class Dispatcher:
         """Enforce the time limits that have passed, and end the executors that did not end by themselves."""
         for deadline in self.deadlines.pop_due(self._clock.monotonic()):
             self.dirty = True
-            run = self.running.get(deadline.run_id)
-            if deadline.due is Due.KILL and deadline.executor_id is not None:
-                self.fleet.kill_if_ending(deadline.executor_id)
-            elif run is not None and deadline.due is Due.SOFT_LIMIT:
-                run.port.soft_limit(deadline.seconds)
-            elif run is not None and deadline.due is Due.HARD_LIMIT:
-                self._time_out(run, deadline.seconds)
+            if isinstance(deadline.subject, str):
+                self.fleet.kill_if_ending(deadline.subject)
+            elif run := self.running.get(deadline.subject):
+                self._limit_passed(run, deadline)
+
+    def _limit_passed(self, run: Run, deadline: Deadline) -> None:
+        if deadline.due is Due.SOFT_LIMIT:
+            run.port.soft_limit(deadline.seconds)
+        else:
+            self._time_out(run, deadline.seconds)
 
     def _time_out(self, run: Run, seconds: float) -> None:
         executor = self.fleet.executors.get(run.executor_id)
@@ -313,6 +357,7 @@ class Dispatcher:
 
     def _release(self, run: Run) -> None:
         self.running.remove(run)
+        self.deadlines.forget(run.run_id)
         run.move(RunState.ENDED)
 
     def _finish(self, run: Run, state: TaskState, detail: str | None = None) -> None:

@@ -18,7 +18,7 @@ CPU_CLASS = "cpu"
 def executor_class(task_name: str, request: ResourceRequest) -> str:
     """The class of executors that may run the task: the shared name if it asks for one, else its own.
 
-    Readable in the status: `film.generate_image@1x12288MiB#3f2a`; the digest tells apart requests that differ
+    Readable in the status: `film.generate_image@1x12288MiB#3f2a90c1d4b7`; the digest tells apart requests that differ
     in what the text does not show.
     """
     fresh = "fresh:" if request.isolation is Isolation.FRESH else ""
@@ -27,7 +27,7 @@ def executor_class(task_name: str, request: ResourceRequest) -> str:
     if request.gpus == 0 and not fresh:
         return CPU_CLASS
     room = "whole" if request.memory_mib is None else f"{request.memory_mib}MiB"
-    digest = hashlib.sha256(repr(request).encode()).hexdigest()[:4]
+    digest = hashlib.sha256(repr(request).encode()).hexdigest()[:12]
     return f"{fresh}{task_name}@{request.gpus}x{room}#{digest}"
 
 

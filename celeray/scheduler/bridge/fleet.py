@@ -75,7 +75,8 @@ class Fleet:
 
     def snapshot(self, now: float) -> Snapshot:
         """What placement sees."""
-        return Snapshot(self.ledger.nodes(now, self.executors.starting_nodes()), self.executors.views())
+        nodes = self.ledger.nodes(now, self.executors.starting_nodes())
+        return Snapshot(nodes, self.executors.views(), self.ledger.absent(now))
 
     # Start and stop
 
@@ -141,8 +142,9 @@ class Fleet:
             executor.move(ExecutorState.ENDING, now)
             self.ledger.set_ending(executor.executor_id)
         self._cluster.stop_executor(executor.executor_id, force=force)
-        if not force:
-            self._deadlines.add(now + STOP_GRACE_S, Deadline(Due.KILL, executor_id=executor.executor_id))
+        self._deadlines.forget(executor.executor_id)
+        # A kill may get lost with a node; it is repeated until the executor is gone.
+        self._deadlines.add(now + STOP_GRACE_S, Deadline(Due.KILL, executor.executor_id))
 
     def kill_if_ending(self, executor_id: str) -> None:
         """The grace is over: an executor that still ends is killed."""
@@ -206,7 +208,7 @@ class Fleet:
         executor = self.executors.get(event.executor_id)
         if executor is None or executor.state is ExecutorState.RECLAIMING:
             return None
-        if event.cause is EndCause.START_FAILED:
+        if event.cause is EndCause.START_FAILED and executor.state is ExecutorState.STARTING:
             now = self._clock.monotonic()
             wait = self.starts.failed(executor.executor_class, now) - now
             logger.error(
@@ -224,12 +226,12 @@ class Fleet:
 
     def lose_node(self, node_id: str) -> list[LostRun]:
         """A node is gone with everything on it."""
-        holders = self.ledger.forget_node(node_id)
+        holders = self.ledger.forget_node(node_id, self._clock.monotonic())
         return self._lose(holders, f"node {node_id} is gone")
 
     def lose_all(self, detail: str) -> list[LostRun]:
         """The cluster is gone; readings of the next one start from nothing."""
-        self.ledger.clear()
+        self.ledger.clear(self._clock.monotonic())
         return self._lose(tuple(executor.executor_id for executor in self.executors), detail)
 
     def _lose(self, executor_ids: tuple[str, ...], detail: str) -> list[LostRun]:
@@ -245,6 +247,7 @@ class Fleet:
         now = self._clock.monotonic()
         run_id, executor.run_id = executor.run_id, None
         executor.move(ExecutorState.RECLAIMING, now)
+        self._deadlines.forget(executor.executor_id)
         self.ledger.end(executor.executor_id, now)
         if self.ledger.reservation(executor.executor_id) is None:
             self.executors.drop(executor.executor_id)

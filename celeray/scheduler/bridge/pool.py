@@ -138,12 +138,16 @@ class TaskPool(BasePool):
             port.give_back()
             return None
         self._hub.call_soon(self._wake)
+        retries = request.request_dict.get("retries") or 0
+        if request.delivery_info.get("redelivered") and (run := self.dispatcher.adopt(request.id, retries, port)):
+            return run
         received = receive(request, self._settings)
         if isinstance(received, RequirementError):
             # Told from the loop: Celery has not finished handing the message over yet.
             self._refused.append((port, received))
             return None
         run = self._run(request, received, port)
+        run.retries = retries
         run.soft_limit_s = soft_timeout or self.options.get("soft_timeout")
         run.hard_limit_s = timeout or self.options.get("timeout")
         self.dispatcher.submit(run)
@@ -244,11 +248,8 @@ class TaskPool(BasePool):
 
     def flush(self) -> None:
         """The connection is gone or closing: nothing more of what waits may begin, since it can't be acknowledged."""
-        for run in list(self.dispatcher.waiting):
-            try:
-                self.dispatcher.give_back(run)
-            except Exception as error:  # noqa: BLE001 - a lost connection raises the transport's own kinds
-                logger.debug("message of %s is left to the broker: %r", run.task_id, error)
+        self._refused.clear()
+        self._guard(self.dispatcher.give_back_unbegun)
 
     def _get_info(self) -> dict[str, Any]:
         info = super()._get_info()

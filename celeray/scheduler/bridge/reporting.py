@@ -13,7 +13,7 @@ from celeray.scheduler.bridge.dispatcher import Dispatcher
 from celeray.scheduler.bridge.publisher import StatusPublisher
 from celeray.scheduler.bridge.recorder import Recorder
 from celeray.scheduler.broker import broker_keys, broker_redis
-from celeray.scheduler.capacity import NodeCapacity
+from celeray.scheduler.capacity import ClusterCapacity, NodeCapacity
 from celeray.scheduler.errors import RequirementError
 from celeray.scheduler.model import ResourceRequest
 from celeray.scheduler.settings import Settings
@@ -92,9 +92,17 @@ class Reporting:
             records_skipped=taken.skipped,
         )
         self._publisher.offer(status, taken.facts)
-        headroom = self._settings.vram_headroom_mib
-        readings = dispatcher.fleet.ledger.readings()
-        self._capacity.offer(tuple(NodeCapacity.of(reading, headroom_mib=headroom) for reading in readings))
+        self._capacity.offer(self._cluster_capacity(now))
+
+    def _cluster_capacity(self, now: float) -> ClusterCapacity:
+        ledger = self._dispatcher.fleet.ledger
+        readings = ledger.readings()
+        unknown = any(r.unleased or any(d.total_mib is None for d in r.devices) for r in readings)
+        none_yet = not any(reading.devices for reading in readings)
+        return ClusterCapacity(
+            tuple(NodeCapacity.of(r, headroom_mib=self._settings.vram_headroom_mib) for r in readings),
+            may_grow=self._settings.cluster_may_grow or unknown or none_yet or bool(ledger.absent(now)),
+        )
 
     def stop(self) -> None:
         """Write the last status and take the bridge off the lists."""

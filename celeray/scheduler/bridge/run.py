@@ -51,6 +51,10 @@ class RunPort(Protocol):
         """Put the message back on its queue, in front, uncounted."""
         ...
 
+    def superseded(self) -> None:
+        """The broker delivered the message again; the run goes on, and the later delivery is told of its end."""
+        ...
+
 
 @dataclass(slots=True, eq=False, weakref_slot=True)
 class Run:
@@ -64,6 +68,8 @@ class Run:
     facts: TaskFacts
     recheck: Callable[[Run], None]
     """Called when Celery wants the run to end."""
+    retries: int = 0
+    """Of the message: another delivery with another number is another message."""
     soft_limit_s: float | None = None
     hard_limit_s: float | None = None
     state: RunState = RunState.WAITING

@@ -17,6 +17,7 @@ class RunningRuns:
     def __init__(self) -> None:
         self._by_id: dict[int, Run] = {}
         self._by_key: dict[int, Run] = {}
+        self._by_task: dict[str, Run] = {}
 
     def __len__(self) -> int:
         return len(self._by_id)
@@ -32,9 +33,14 @@ class RunningRuns:
         """The begun run with this key, or None where it ended."""
         return self._by_key.get(key)
 
+    def by_task(self, task_id: str) -> Run | None:
+        """The run of this task, or None where it ended. Of two the later one."""
+        return self._by_task.get(task_id)
+
     def add(self, run: Run) -> None:
         """It is reserved for an executor."""
         self._by_id[run.run_id] = run
+        self._by_task[run.task_id] = run
 
     def begin(self, run: Run, pid: int | None) -> int:
         """It begins in a process; returns its key: the pid, unless another node's has the same."""
@@ -46,5 +52,7 @@ class RunningRuns:
     def remove(self, run: Run) -> None:
         """It has ended, or waits again."""
         self._by_id.pop(run.run_id, None)
+        if self._by_task.get(run.task_id) is run:
+            del self._by_task[run.task_id]
         if run.key is not None:
             self._by_key.pop(run.key, None)

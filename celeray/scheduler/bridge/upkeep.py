@@ -8,8 +8,9 @@ from collections.abc import Callable
 
 from celeray.scheduler.bridge.dispatcher import Dispatcher
 from celeray.scheduler.bridge.executors import Executor
+from celeray.scheduler.bridge.waiting import Shape
 from celeray.scheduler.errors import RequirementError
-from celeray.scheduler.model import ResourceRequest
+from celeray.scheduler.model import Reason, ResourceRequest
 from celeray.scheduler.settings import Settings
 from celeray.scheduler.states import ExecutorState
 
@@ -60,7 +61,7 @@ class Upkeep:
 
     def _end_unplaceable(self, now: float) -> None:
         """A request that fits nowhere fails, or goes back where another bridge's nodes can hold it."""
-        due = {
+        due: set[Shape] = set() if self._settings.cluster_may_grow else {
             shape
             for shape, since in self._dispatcher.never_since.items()
             if now - since >= self._settings.never_fits_after_s
@@ -75,6 +76,6 @@ class Upkeep:
                 if error is None:
                     self._dispatcher.give_back(run)
                 else:
-                    self._dispatcher.refuse(run, error)
+                    self._dispatcher.refuse(run, error, Reason.NEVER_FITS)
         for shape in due:
             self._dispatcher.never_since.pop(shape, None)

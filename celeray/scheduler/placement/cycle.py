@@ -21,7 +21,7 @@ from celeray.scheduler.model import (
     WaitingTask,
 )
 from celeray.scheduler.placement.board import Board, BoardNode
-from celeray.scheduler.placement.filters import closest, could_fit_idle, executor_fits, node_matches
+from celeray.scheduler.placement.filters import closest, could_ever_fit, executor_fits, node_matches, warm_device_fits
 from celeray.scheduler.placement.gang import Clearing, Gang, find_clearing, find_gang
 from celeray.scheduler.placement.policy import Policy
 from celeray.scheduler.placement.scores import gang_score
@@ -100,6 +100,9 @@ class _Cycle:
                 continue
             if node_matches(task.request, node.state) or not executor_fits(task.request, executor):
                 continue
+            devices = map(self._board.devices.get, executor.device_uuids)
+            if not all(warm_device_fits(task.request, device) for device in devices):
+                continue
             self._board.take_executor(executor, task.request)
             return Placement(
                 task.task_id,
@@ -152,6 +155,6 @@ class _Cycle:
         return Reason.RECLAIMING
 
     def _refuse(self, request: ResourceRequest, refusals: list[tuple[BoardNode, Reason]]) -> Reason:
-        if not any(could_fit_idle(request, node, self._policy) for node in self._snapshot.nodes):
+        if not could_ever_fit(request, (*self._snapshot.nodes, *self._snapshot.absent), self._policy):
             return Reason.NEVER_FITS
         return closest([reason for _, reason in refusals])

@@ -6,6 +6,8 @@ never gets a second process, since the driver would refuse it.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from celeray.scheduler.model import DeviceState, NodeState, Reason, ResourceRequest, WarmExecutor
 from celeray.scheduler.placement.board import BoardDevice, BoardNode
 from celeray.scheduler.placement.policy import Policy
@@ -92,22 +94,44 @@ def executor_fits(request: ResourceRequest, executor: WarmExecutor) -> bool:
     return executor.exclusive if request.exclusive else executor.memory_mib >= (request.memory_mib or 0)
 
 
+def warm_device_fits(request: ResourceRequest, device: BoardDevice | None) -> bool:
+    """Whether a device on which the executor has its reservation may be used now.
+
+    A lost or unreadable device, one whose memory others have taken meanwhile, or one of a type that this task does
+    not accept (a shared executor) would fail the task.
+    """
+    return (
+        device is not None
+        and device.state.usable
+        and device.state.overrun_mib == 0
+        and type_rank(request, device.state) is not None
+    )
+
+
+def could_ever_fit(request: ResourceRequest, nodes: Sequence[NodeState], policy: Policy) -> bool:
+    """Whether one of the nodes could hold the request with nothing else on it.
+
+    A cluster without any device is one whose devices are still to come.
+    """
+    if request.gpus and not any(node.devices for node in nodes):
+        return True
+    return any(could_fit_idle(request, node, policy) for node in nodes)
+
+
 def could_fit_idle(request: ResourceRequest, node: NodeState, policy: Policy) -> bool:
     """Whether the node could hold the request with nothing else on it.
 
-    A device whose total memory can't be read now counts as one that might, so that a passing failure of NVML
-    never ends a task.
+    A device whose total memory isn't known (unreadable now, or not leased) counts as one that might, so that a
+    passing failure never ends a task.
     """
     if any(node.labels.get(key) != value for key, value in request.labels):
         return False
     if request.cpus_milli > node.cpus_milli or request.host_memory_mib > node.memory_mib:
         return False
+    needed = max(1, request.memory_mib or 0)
     fitting = sum(
-        1
+        device.total_mib == 0
+        or (type_rank(request, device) is not None and device.total_mib - policy.headroom_mib >= needed)
         for device in node.devices
-        if type_rank(request, device) is not None
-        and (
-            device.total_mib == 0 or device.total_mib - policy.headroom_mib >= max(1, request.memory_mib or 0)
-        )
     )
     return fitting >= request.gpus

@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import psutil
 import pytest
 import redis
 from celery import Celery
@@ -101,3 +102,47 @@ def test_executors_are_replaced_after_max_tasks_per_child(broker: str, tmp_path:
     assert pids[0] == pids[1]
     assert pids[2] == pids[3]
     assert pids[1] != pids[2]
+
+
+def cut(client: redis.Redis, pid: int) -> None:
+    """Close every connection that the process has to the server."""
+    ports = {c.laddr.port for c in psutil.Process(pid).net_connections("tcp") if c.laddr}
+    for entry in client.client_list():
+        if int(entry["addr"].rsplit(":", 1)[1]) in ports:
+            client.client_kill_filter(_id=entry["id"])
+
+
+def test_a_broken_connection_does_not_run_a_running_task_twice(own_bridge: LiveBridge) -> None:
+    app = application(own_bridge.url)
+    running = app.tasks["gpu.counted"].delay(6.0)
+    started(running)
+    with redis.Redis.from_url(own_bridge.url) as client:
+        cut(client, own_bridge.pid)
+        assert running.get(timeout=60) == 1
+        until(lambda: client.hlen("unacked") == 0, "its message is acknowledged")
+    assert app.tasks["gpu.counted"].delay(0.0).get(timeout=60) == 1
+
+
+def test_a_task_out_of_memory_fails_and_its_message_is_settled(own_bridge: LiveBridge) -> None:
+    app = application(own_bridge.url)
+    with pytest.raises(MemoryError):
+        app.tasks["gpu.exhaust"].delay().get(timeout=60)
+    with redis.Redis.from_url(own_bridge.url) as client:
+        until(lambda: client.hlen("unacked") == 0, "its message is acknowledged")
+
+
+def test_a_task_longer_than_the_visibility_timeout_runs_once(broker: str, tmp_path: Path) -> None:
+    bridge = LiveBridge(
+        broker, tmp_path, gpus="1x24GiB", name="short", env={"TEST_VISIBILITY_TIMEOUT": "2"}
+    ).start()
+    try:
+        app = application(broker)
+        running = app.tasks["gpu.counted"].delay(8.0)
+        started(running)
+        waiting = app.tasks["gpu.counted"].apply_async(
+            (0.0,), headers={"resource_requirements": {"vram_gb": 22}}
+        )
+        assert running.get(timeout=60) == 1, "what runs is not delivered again"
+        assert waiting.get(timeout=60) == 1, "nor what waits"
+    finally:
+        bridge.stop()

@@ -200,10 +200,11 @@ class TestAgain:
         first = celeray.install(app)
         app.conf.finalize()
         amqp, maps = app.amqp, len(app.conf.maps)
+        steps = {name: set(app.steps[name]) for name in ("consumer", "worker")}
         assert celeray.install(app) == first
         assert app.amqp is amqp
         assert len(app.conf.maps) == maps
-        assert len(app.steps["consumer"]) == 1
+        assert {name: set(app.steps[name]) for name in ("consumer", "worker")} == steps
 
     def test_with_other_settings_they_count(self) -> None:
         app = new_app()

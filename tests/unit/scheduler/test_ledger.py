@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 
 from celeray.scheduler.accounting import Reservation
@@ -192,7 +194,7 @@ def test_a_lost_node_takes_its_holders_along() -> None:
     ledger = Ledger()
     ledger.observe(node(device()))
     reserve(ledger, "e1", 8 * GIB)
-    assert ledger.forget_node("n1") == ("e1",)
+    assert ledger.forget_node("n1", 0.0) == ("e1",)
     assert ledger.nodes(0.0) == ()
     assert ledger.holders == ()
     with pytest.raises(KeyError):
@@ -212,5 +214,31 @@ def test_placement_sees_health_draining_starts_and_what_comes_back() -> None:
     assert (state.devices[0].reclaiming_mib, state.devices[0].reclaiming_holders) == (8 * GIB, 1)
     ledger.set_draining("n1", False)
     assert not ledger.nodes(0.0)[0].draining
-    ledger.clear()
+    ledger.clear(0.0)
     assert ledger.readings() == ()
+
+
+def test_a_lost_node_is_remembered_for_five_minutes_or_until_it_is_back() -> None:
+    ledger = Ledger()
+    ledger.observe(node(device()))
+    ledger.forget_node("n1", 10.0)
+    (absent,) = ledger.absent(309.0)
+    assert [entry.total_mib for entry in absent.devices] == [24 * GIB]
+    assert ledger.absent(311.0) == ()
+    ledger.observe(node(device(), at=20.0))
+    assert ledger.absent(20.0) == ()
+
+
+def test_devices_that_are_not_leased_are_shown_as_unknown() -> None:
+    ledger = Ledger()
+    ledger.observe(replace(node(device()), unleased=2))
+    states = ledger.nodes(0.0)[0].devices
+    assert [(entry.total_mib, entry.usable) for entry in states] == [(24 * GIB, True), (0, False), (0, False)]
+
+
+def test_more_foreign_memory_than_room_is_an_overrun() -> None:
+    ledger = Ledger()
+    ledger.observe(node(device()))
+    reserve(ledger, "e1", 20 * GIB)
+    ledger.observe(node(device(used=6 * GIB, processes=(DeviceProcess(77, 6 * GIB),)), at=1.0))
+    assert ledger.nodes(1.0)[0].devices[0].overrun_mib == 2 * GIB

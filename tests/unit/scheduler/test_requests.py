@@ -33,9 +33,14 @@ class TestOneLayer:
         assert of({"exclusive": True}) == ResourceRequest(gpus=1, exclusive=True)
 
     @pytest.mark.parametrize("none", [False, 0])
-    def test_gpu_false_drops_all_that_concerns_devices(self, none: Any) -> None:
-        asked = {"gpu": none, "vram_gb": 12, "vram_gb_max": 20, "gpu_type": ["A100"], "exclusive": True}
-        assert of(asked) == ResourceRequest(cpus_milli=1000)
+    def test_gpu_false_and_a_device_in_one_breath_is_a_mistake(self, none: Any) -> None:
+        with pytest.raises(RequirementError, match="contradicts"):
+            of({"gpu": none, "vram_gb": 12})
+
+    @pytest.mark.parametrize("none", [False, 0])
+    def test_gpu_false_above_drops_all_that_concerns_devices(self, none: Any) -> None:
+        below = {"vram_gb": 12, "vram_gb_max": 20, "gpu_type": ["A100"], "exclusive": True}
+        assert effective_request({"gpu": none}, below, None) == ResourceRequest(cpus_milli=1000)
 
     def test_exclusive_with_vram_keeps_both(self) -> None:
         assert of({"vram_gb": 4, "exclusive": True}) == ResourceRequest(

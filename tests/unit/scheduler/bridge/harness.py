@@ -31,11 +31,15 @@ class NotedPort:
 
     told: list[Any] = field(default_factory=list)
     is_wanted: bool = True
+    payload_error: Exception | None = None
+    lost_error: Exception | None = None
 
     def wanted(self) -> bool:
         return self.is_wanted
 
     def payload(self) -> bytes:
+        if self.payload_error:
+            raise self.payload_error
         return b"payload"
 
     def begun(self, key: int, at: float) -> None:
@@ -48,6 +52,8 @@ class NotedPort:
 
     def lost(self, detail: str) -> TaskState:
         self.told.append(("lost", detail))
+        if self.lost_error:
+            raise self.lost_error
         return TaskState.LOST
 
     def refused(self, error: Exception) -> None:
@@ -61,6 +67,9 @@ class NotedPort:
 
     def give_back(self) -> None:
         self.told.append(("give_back",))
+
+    def superseded(self) -> None:
+        self.told.append(("superseded",))
 
     @property
     def words(self) -> list[str]:

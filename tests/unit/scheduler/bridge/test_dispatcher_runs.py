@@ -6,12 +6,12 @@ import json
 
 import pytest
 
-from celeray.scheduler.cluster import EndCause, RunEnded
+from celeray.scheduler.cluster import EndCause, NodeLost, RunEnded
 from celeray.scheduler.model import Isolation, Reason, ResourceRequest
 from celeray.scheduler.states import ExecutorState, RunState
 from celeray.scheduler.status import TaskState
 
-from .harness import GIB, Harness, port
+from .harness import GIB, Harness, NotedPort, port
 
 FRESH = ResourceRequest(gpus=1, memory_mib=8 * GIB, isolation=Isolation.FRESH)
 
@@ -209,7 +209,7 @@ def test_what_has_not_begun_goes_back_at_shutdown_and_nothing_begins_after() -> 
     bridge.cluster.finish(executor_id)
     bridge.advance(1.0)
     assert port(running).words == ["begun", "succeeded"]
-    assert not bridge.dispatcher.running
+    assert not len(bridge.dispatcher.running)
 
 
 @pytest.mark.parametrize(("others", "word"), [(False, "refused"), (True, "give_back")])
@@ -223,3 +223,56 @@ def test_what_fits_nowhere_fails_or_goes_back_for_another_bridge(others: bool, w
     bridge.advance(1.0)
     assert port(run).words == [word]
     assert len(bridge.dispatcher.waiting) == 0
+
+
+def test_a_second_delivery_of_a_running_message_does_not_run_it_again() -> None:
+    bridge = Harness()
+    run = bridge.submit()
+    executor_id = bridge.begin(run)
+    first, second = port(run), NotedPort()
+    assert bridge.dispatcher.adopt(run.task_id, 1, second) is None, "a retry is another message"
+    assert bridge.dispatcher.adopt("another", 0, second) is None
+    assert bridge.dispatcher.adopt(run.task_id, 0, second) is run
+    bridge.cluster.finish(executor_id)
+    bridge.step()
+    assert first.words == ["begun", "superseded"]
+    assert second.words == ["begun", "succeeded"]
+    assert bridge.dispatcher.adopt(run.task_id, 0, NotedPort()) is None
+
+
+def test_what_can_not_be_handed_over_fails_alone() -> None:
+    bridge = Harness()
+    executor_id = bridge.begin(bridge.submit())
+    bridge.cluster.finish(executor_id)
+    bridge.step()
+    broken, sound = bridge.submit(), bridge.submit()
+    port(broken).payload_error = ValueError("can't be pickled")
+    bridge.step()
+    assert port(broken).told == [("refused", "can't be pickled")]
+    bridge.step()
+    assert port(sound).words == ["begun"]
+    assert sound.executor_id == executor_id
+
+
+def test_one_loss_that_can_not_be_told_does_not_hide_the_others() -> None:
+    bridge = Harness({"n1": [("GPU-a", "T4", 16 * GIB)]})
+    runs = [bridge.submit(), bridge.submit()]
+    bridge.step()
+    bridge.cluster.start_all()
+    bridge.step()
+    port(runs[0]).lost_error = RuntimeError("no broker")
+    bridge.events.append(NodeLost("n1"))
+    bridge.step()
+    assert [port(run).words[-1] for run in runs] == ["lost", "lost"]
+    assert not len(bridge.dispatcher.running)
+
+
+def test_limits_of_ended_runs_are_not_kept() -> None:
+    bridge = Harness()
+    executor_id = bridge.begin(bridge.submit(soft=3600, hard=7200))
+    for _ in range(200):
+        bridge.cluster.finish(executor_id)
+        bridge.submit(soft=3600, hard=7200)
+        bridge.step()
+    assert len(bridge.dispatcher.deadlines) == 2
+    assert len(bridge.dispatcher.deadlines._heap) < 200

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from celeray.scheduler.model import Isolation, Reason, ResourceRequest
+from celeray.scheduler.model import Isolation, Reason, ResourceRequest, Snapshot
 from celeray.scheduler.placement import Policy, place
 
 from .clusters import GIB, POLICY, device, gpu, node, snapshot, task, warm
@@ -143,3 +143,17 @@ def test_priority_then_age() -> None:
     assert [p.task_id for p in decisions.placements] == ["t3"]
     assert decisions.waiting == {1: Reason.VRAM, 2: Reason.VRAM, 3: Reason.STARTING}
     assert decisions.reasons() == {Reason.VRAM: 2, Reason.STARTING: 1}
+
+
+@pytest.mark.parametrize(
+    "cluster",
+    [
+        Snapshot((node("a", device("a0", 8)),), absent=(node("b", device("b0", 24)),)),
+        snapshot(node("a", device("a0", 8), device("unleased", 0, 0, gpu_type=None, usable=False))),
+        snapshot(node("head")),
+    ],
+    ids=["a node that rebooted", "a device that is not leased yet", "a head whose GPU nodes are still to come"],
+)
+def test_what_may_fit_soon_is_not_said_to_fit_never(cluster: Snapshot) -> None:
+    wanted = gpu(20, gpu_types=("A100",))
+    assert place([task(1, wanted)], cluster, POLICY).waiting[1] is not Reason.NEVER_FITS

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from celeray.scheduler.model import Reason, ResourceRequest
+import pytest
+
+from celeray.scheduler.model import DeviceState, Reason, ResourceRequest
 from celeray.scheduler.placement import place
 
 from .clusters import GIB, POLICY, device, gpu, node, snapshot, task, warm
@@ -131,3 +133,25 @@ def test_missing_cpus_evict_nobody() -> None:
     decisions = place([task(1, gpu(8, cpus_milli=1000))], cluster, POLICY)
     assert decisions.evictions == ()
     assert decisions.waiting == {1: Reason.VRAM}
+
+
+@pytest.mark.parametrize(
+    "state",
+    [
+        device("a0", 24, 0, holders=1, usable=False),
+        device("a0", 24, 0, holders=1, overrun_mib=1),
+        device("a0", 24, 0, holders=1, gpu_type="T4"),
+        device("other", 24, 0, holders=1),
+    ],
+    ids=["unhealthy or unreadable", "taken by others", "another type", "gone"],
+)
+def test_a_warm_executor_gets_no_task_on_a_device_that_would_fail_it(state: DeviceState) -> None:
+    cluster = snapshot(node("a", state), executors=(warm(1, "k", "a", "a0"),))
+    wanted = gpu(8, gpu_types=("A100",))
+    assert place([task(1, wanted, executor_class="k")], cluster, POLICY).placements == ()
+
+
+def test_a_warm_executor_is_used_while_its_device_is_full_but_not_over() -> None:
+    cluster = snapshot(node("a", device("a0", 24, 0, holders=1)), executors=(warm(1, "k", "a", "a0"),))
+    decisions = place([task(1, gpu(8, gpu_types=("A100",)), executor_class="k")], cluster, POLICY)
+    assert [p.executor_id for p in decisions.placements] == ["e1"]

@@ -1,0 +1,276 @@
+"""The leases that one channel holds, and everything that is done under them.
+
+A lease outlives its channel: after a lost connection the runs that have begun go on, so their leases are renewed and
+their acks sent over a connection pool of the book's own, until the last one is settled.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import socket
+import threading
+import uuid
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import Any
+
+import redis
+
+from celeray.scheduler.keys import Keys
+from celeray.scheduler.transport.options import LeaseOptions
+from celeray.scheduler.transport.scripts import Argument, script
+
+logger = logging.getLogger(__name__)
+
+TAGS_A_SCRIPT = 500
+"""Redis serves nobody else during a script."""
+FRONT, BACK = "RPUSH", "LPUSH"
+"""Consumers pop from the right end of a list."""
+
+
+@dataclass(slots=True, eq=False)
+class Lease:
+    """The right to run one message, from its claim until it is settled."""
+
+    delivery_tag: str
+    """What the consumer acks with: unlike the message's tag it is new with every claim."""
+    tag: str
+    """Its name in kombu's hash of unacked messages."""
+    token: str
+    """Owner and fence, as Redis has it."""
+    has_begun: bool = False
+    uncertain: bool = False
+    """Its settlement was sent once and the reply was lost, so it may be done already."""
+
+    @property
+    def fence(self) -> int:
+        """Rises with every claim of any message."""
+        return int(self.token.rpartition(":")[2])
+
+
+@dataclass(slots=True)
+class Settlements:
+    """What has happened to leases and is not told to Redis yet."""
+
+    begun: list[Lease] = field(default_factory=list)
+    ended: list[Lease] = field(default_factory=list)
+    acked: list[Lease] = field(default_factory=list)
+
+    def __bool__(self) -> bool:
+        return bool(self.begun or self.ended or self.acked)
+
+    def all(self) -> list[Lease]:
+        return [*self.begun, *self.ended, *self.acked]
+
+    def arguments(self) -> list[Argument]:
+        """Of settle.lua."""
+        pairs = [text for lease in self.all() for text in (lease.tag, lease.token)]
+        return [len(self.begun), len(self.ended), *pairs]
+
+
+class LeaseBook:
+    """Thread-safe. Every method that talks to Redis raises `redis.RedisError` when that does not answer."""
+
+    def __init__(self, pool: redis.ConnectionPool, keys: Keys, options: LeaseOptions) -> None:
+        self.owner = f"{socket.gethostname()}:{os.getpid()}:{uuid.uuid4().hex[:12]}"
+        self.pid = os.getpid()
+        self.options = options
+        self.on_lost: list[Callable[[Sequence[str]], None]] = []
+        """Called with delivery tags whose lease is somebody else's now. From any thread."""
+        self.on_refused: list[Callable[[Sequence[str]], None]] = []
+        """Called with delivery tags of which an ack changed nothing, for that reason. From any thread."""
+        self.client: Any = redis.Redis(connection_pool=pool)
+        self.keys = keys
+        self.book_keys = keys.lease_book()
+        self._lock = threading.Lock()
+        self._held: dict[str, Lease] = {}
+        self._settlements = Settlements()
+        self._telling = 0
+        """Calls under way."""
+
+    # Book
+
+    def add(self, tag: str, token: str) -> Lease:
+        """Note a lease that the claim script has written."""
+        fence = token.rpartition(":")[2]
+        lease = Lease(f"{fence}:{tag}", tag, token)
+        with self._lock:
+            self._held[lease.delivery_tag] = lease
+        return lease
+
+    def get(self, delivery_tag: str) -> Lease | None:
+        """None where it was never held here, or is settled or lost."""
+        return self._held.get(delivery_tag)
+
+    def held(self) -> list[Lease]:
+        """Oldest first."""
+        with self._lock:
+            return list(self._held.values())
+
+    def _take(self, delivery_tag: str) -> Lease | None:
+        with self._lock:
+            return self._held.pop(delivery_tag, None)
+
+    @property
+    def idle(self) -> bool:
+        """Nothing held, nothing left to tell."""
+        return not self._held and not self._settlements and not self._telling
+
+    @property
+    def has_settlements(self) -> bool:
+        """Whether something is left to tell."""
+        return bool(self._settlements)
+
+    # Settling
+
+    def note_begun(self, delivery_tag: str) -> None:
+        """A run begins: from now on it counts."""
+        if (lease := self.get(delivery_tag)) is not None and not lease.has_begun:
+            lease.has_begun = True
+            with self._lock:
+                self._settlements.begun.append(lease)
+
+    def note_ended(self, delivery_tag: str) -> None:
+        """The run ended without settling its message: it does not count any more."""
+        if (lease := self.get(delivery_tag)) is not None:
+            with self._lock:
+                self._settlements.ended.append(lease)
+
+    def note_ack(self, delivery_tag: str) -> bool:
+        """The message is done with. False: no lease of ours, which was reported when it was lost."""
+        if (lease := self._take(delivery_tag)) is None:
+            return False
+        with self._lock:
+            self._settlements.acked.append(lease)
+        return True
+
+    def take_settlements(self) -> Settlements:
+        """What is to be told, to be handed to `settled` or back to `untold`. Of what is acked, only that."""
+        with self._lock:
+            taken, self._settlements = self._settlements, Settlements()
+            self._telling += bool(taken)
+        acked = set(map(id, taken.acked))
+        taken.begun = [lease for lease in taken.begun if id(lease) not in acked]
+        taken.ended = [lease for lease in taken.ended if id(lease) not in acked]
+        return taken
+
+    def unsent(self, taken: Settlements) -> None:
+        """`taken` was not done: it is told again."""
+        with self._lock:
+            later = self._settlements
+            self._telling -= 1
+            self._settlements = Settlements(
+                taken.begun + later.begun, taken.ended + later.ended, taken.acked + later.acked
+            )
+
+    def untold(self, taken: Settlements) -> None:
+        """The reply to `taken` was lost: it is told again, and what is refused then may have been done."""
+        for lease in taken.all():
+            lease.uncertain = True
+        # A run that may be counted already is not counted twice.
+        self.unsent(Settlements([], taken.ended, taken.acked))
+
+    def settled(self, taken: Settlements, refused: Iterable[bytes | str]) -> None:
+        """Redis has answered."""
+        with self._lock:
+            self._telling -= 1
+        tags = {_text(tag) for tag in refused}
+        if not tags:
+            return
+        leases = [lease for lease in taken.all() if lease.tag in tags]
+        for lease in leases:
+            self._take(lease.delivery_tag)
+        self._report(self.on_refused, [lease for lease in leases if not lease.uncertain], "settled too late")
+
+    def flush(self) -> None:
+        """Tell Redis now, and wait."""
+        while taken := self.take_settlements():
+            try:
+                refused = script("settle")(self.client, self.book_keys, taken.arguments())
+            except BaseException:
+                self.untold(taken)
+                raise
+            self.settled(taken, refused)
+
+    # Giving up a lease
+
+    def give_back(self, leases: Sequence[Lease], *, push: str = FRONT) -> int:
+        """Put messages back where they were taken from, as if they had never been. Returns how many were still held."""
+        self.flush()
+        back = 0
+        # The front is filled from the last part on, so that the oldest message is the next one.
+        starts = range(0, len(leases), TAGS_A_SCRIPT)
+        for start in reversed(starts) if push == FRONT else starts:
+            part = leases[start : start + TAGS_A_SCRIPT]
+            args: list[Argument] = [push, self.options.poison_after, *_pairs(part)]
+            with self._giving_up(part):
+                poisoned, refused = script("give_back")(self.client, self.book_keys, args)
+            back += len(part) - len(refused)
+            _log_poison(poisoned)
+        return back
+
+    def move(self, delivery_tag: str, key: str, message: str, *, push: str) -> bool:
+        """Put another version of a message on a list. False where it was not held any more."""
+        if (lease := self.get(delivery_tag)) is None:
+            return False
+        args = [lease.tag, lease.token, push, message]
+        with self._giving_up([lease]):
+            return bool(script("move")(self.client, [*self.book_keys, key], args))
+
+    def park(self, lease: Lease, reason: str, detail: str) -> None:
+        """Keep a message that can't be delivered, with why."""
+        with self._giving_up([lease]):
+            script("park")(self.client, self.book_keys, [lease.tag, lease.token, reason, detail])
+        logger.error("message %s is parked: %s: %s", lease.tag, reason, detail)
+
+    @contextmanager
+    def _giving_up(self, leases: Sequence[Lease]) -> Iterator[None]:
+        """Off the book before the script runs, or a renewal in another thread would take them for lost."""
+        for lease in leases:
+            self._take(lease.delivery_tag)
+        try:
+            yield
+        except BaseException:
+            with self._lock:
+                self._held.update((lease.delivery_tag, lease) for lease in leases)
+            raise
+
+    # Keeping
+
+    def renew(self) -> list[str]:
+        """Extend every lease. Returns the delivery tags of those that are lost, after reporting them."""
+        with self._lock:
+            leases = [*self._held.values(), *self._settlements.acked]
+        lost: list[Lease] = []
+        for start in range(0, len(leases), TAGS_A_SCRIPT):
+            part = leases[start : start + TAGS_A_SCRIPT]
+            args: list[Argument] = [self.options.lease_s, *_pairs(part)]
+            gone = {_text(tag) for tag in script("renew")(self.client, self.book_keys, args)}
+            # What was settled while the script ran is gone for that reason.
+            lost += [lease for lease in part if lease.tag in gone and self._take(lease.delivery_tag)]
+        self._report(self.on_lost, lost, "lost")
+        return [lease.delivery_tag for lease in lost]
+
+    def _report(
+        self, callbacks: Iterable[Callable[[Sequence[str]], None]], leases: Sequence[Lease], what: str
+    ) -> None:
+        if not leases:
+            return
+        logger.warning("%d leases %s: %s", len(leases), what, ", ".join(lease.tag for lease in leases[:10]))
+        for callback in callbacks:
+            callback([lease.delivery_tag for lease in leases])
+
+
+def _pairs(leases: Iterable[Lease]) -> list[str]:
+    return [text for lease in leases for text in (lease.tag, lease.token)]
+
+
+def _text(value: bytes | str) -> str:
+    return value.decode() if isinstance(value, bytes) else value
+
+
+def _log_poison(tags: Iterable[bytes | str]) -> None:
+    for tag in tags:
+        logger.error("message %s is parked as poison: its runs begin and never end", _text(tag))

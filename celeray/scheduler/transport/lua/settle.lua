@@ -1,0 +1,35 @@
+-- Counts runs that have begun and acknowledges messages, each only while its lease is still held.
+-- KEYS: 1-6 bookkeeping keys.
+-- ARGV: 1 number of begun runs, 2 number of ended runs, then pairs of tag and token: begun, ended without a
+--       settlement (their begun runs count no more), and the rest acknowledged.
+-- Returns: tags whose lease is somebody else's or gone; nothing was changed for these.
+local book = bookkeeping(KEYS)
+local begun, ended = tonumber(ARGV[1]), tonumber(ARGV[2])
+local refused, done = {}, {}
+local CHUNK = 1000
+
+local function drop_done()
+  if #done == 0 then return end
+  redis.call('HDEL', book.unacked, unpack(done))
+  redis.call('ZREM', book.index, unpack(done))
+  redis.call('HDEL', book.leases, unpack(done))
+  redis.call('ZREM', book.deadlines, unpack(done))
+  redis.call('HDEL', book.begun, unpack(done))
+  done = {}
+end
+
+for pair = 1, (#ARGV - 2) / 2 do
+  local tag, token = ARGV[1 + 2 * pair], ARGV[2 + 2 * pair]
+  if not held_under(book, tag, token) then
+    refused[#refused + 1] = tag
+  elseif pair <= begun then
+    redis.call('HINCRBY', book.begun, tag, 1)
+  elseif pair <= begun + ended then
+    redis.call('HDEL', book.begun, tag)
+  else
+    done[#done + 1] = tag
+    if #done == CHUNK then drop_done() end
+  end
+end
+drop_done()
+return refused

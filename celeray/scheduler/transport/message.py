@@ -1,0 +1,59 @@
+"""A message as it comes under a lease."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from kombu.transport import virtual
+from kombu.utils.encoding import bytes_to_str
+from kombu.utils.json import loads
+
+from celeray.scheduler.transport.leases import Lease
+
+_BROKEN = (ValueError, TypeError, KeyError, AttributeError, RecursionError)
+
+
+class UnreadableMessageError(Exception):
+    """Well-formed for the claim script, and yet kombu can't make a message of it."""
+
+
+class Payload(dict[str, Any]):
+    """A decoded message, with its lease."""
+
+    lease: Lease
+
+
+class Message(virtual.Message):
+    """Acked with the tag of its lease; what `properties` says is the name under which it is held."""
+
+    fence: int | None = None
+    """Rises with every claim of any message. None: not claimed, a fanout message."""
+
+    def __init__(self, payload: Any, channel: Any = None, **kwargs: Any) -> None:
+        lease = getattr(payload, "lease", None)
+        if lease is None:
+            super().__init__(payload, channel=channel, **kwargs)
+            return
+        try:
+            super().__init__(payload, channel=channel, **kwargs)
+        except _BROKEN as error:
+            raise UnreadableMessageError(f"{type(error).__name__}: {error}") from error
+        self.delivery_tag = lease.delivery_tag
+        self.fence = lease.fence
+
+
+def read_payload(raw: bytes, lease: Lease, runs_begun: int) -> Payload:
+    """Decode what the claim script has sent. After a run that began it says that it is redelivered, as kombu does.
+
+    Raises:
+        UnreadableMessageError: the bytes are no message for kombu.
+    """
+    try:
+        payload = Payload(loads(bytes_to_str(raw)))
+        if runs_begun:
+            payload["headers"]["redelivered"] = True
+            payload["properties"]["delivery_info"]["redelivered"] = True
+    except _BROKEN as error:
+        raise UnreadableMessageError(f"{type(error).__name__}: {error}") from error
+    payload.lease = lease
+    return payload

@@ -1,0 +1,155 @@
+"""Acks under leases. Nothing is written when a message comes, since the claim has done so."""
+
+from __future__ import annotations
+
+import logging
+import os
+import threading
+from collections.abc import Sequence
+from multiprocessing.util import Finalize
+from typing import Any
+
+import redis
+from kombu.transport import redis as kombu_redis
+from kombu.transport import virtual
+
+from celeray.scheduler.transport.leases import BACK, FRONT, Lease, LeaseBook
+
+logger = logging.getLogger(__name__)
+
+
+class QoS(kombu_redis.QoS):
+    """Fanout messages are not claimed, so where they are acked that is done kombu's way."""
+
+    def __init__(self, channel: Any, prefetch_count: int = 0) -> None:
+        super().__init__(channel, prefetch_count)
+        self.leases: LeaseBook = channel.leases
+        self._unclaimed: set[str] = set()
+        self._on_collect: Any
+        self._on_collect.cancel()
+        self._on_collect = Finalize(self, self._at_exit, exitpriority=1)
+
+    @property
+    def on_lost(self) -> list[Any]:
+        """Callbacks for delivery tags whose lease was lost while the message was held. See `LeaseBook`."""
+        return self.leases.on_lost
+
+    def append(self, message: Any, delivery_tag: str) -> None:
+        """Note a delivered message."""
+        if self.leases.get(delivery_tag) is None:
+            self._unclaimed.add(delivery_tag)
+            super().append(message, delivery_tag)
+        else:
+            virtual.QoS.append(self, message, delivery_tag)
+
+    def begun(self, delivery_tag: str) -> None:
+        """A run of the message begins; what is only claimed, swapped or given back does not count."""
+        self.leases.note_begun(delivery_tag)
+        self.settle()
+
+    def ended(self, delivery_tag: str) -> None:
+        """The run ended on purpose, though its message is not settled: it is no sign of poison."""
+        self.leases.note_ended(delivery_tag)
+        self.settle()
+
+    def ack(self, delivery_tag: str) -> None:
+        """Acknowledge; of a lost lease it changes nothing."""
+        if delivery_tag in self._unclaimed:
+            self._unclaimed.discard(delivery_tag)
+            super().ack(delivery_tag)
+            return
+        self._quick_ack(delivery_tag)
+        if self.leases.note_ack(delivery_tag):
+            self.settle()
+
+    def reject(self, delivery_tag: str, requeue: bool = False) -> None:
+        """Drop the message, or put it back behind the others of its priority, as kombu does."""
+        if delivery_tag in self._unclaimed:
+            self._unclaimed.discard(delivery_tag)
+            super().reject(delivery_tag, requeue=requeue)
+        elif requeue:
+            self._give_back([delivery_tag], push=BACK)
+        else:
+            self.ack(delivery_tag)
+
+    def give_back(self, delivery_tag: str) -> bool:
+        """Put the message back at the front, uncounted. False where it was not held any more."""
+        return self._give_back([delivery_tag]) == 1
+
+    def forget(self, delivery_tag: str) -> None:
+        """The message was settled by other means."""
+        self._quick_ack(delivery_tag)
+
+    def restore_visible(self, start: int = 0, num: int = 10, interval: int = 10) -> None:
+        """Restore what has expired, of any worker. The keeper thread does so by itself."""
+        self.channel.restore_expired()
+
+    def restore_by_tag(self, tag: str, client: Any = None, leftmost: bool = False) -> None:
+        """Put back what this channel holds, or by kombu's way what no lease is for. `leftmost`: behind the others."""
+        if (lease := self.leases.get(tag)) is not None:
+            self.leases.give_back([lease], push=BACK if leftmost else FRONT)
+        else:
+            super().restore_by_tag(tag, client=client, leftmost=leftmost)
+
+    def restore_unacked(self, client: Any = None) -> list[Any]:
+        """Put everything back that this channel was given and has not settled."""
+        self._flush()
+        for tag in list(self._unclaimed):
+            self.restore_by_tag(tag, client=client)
+        self._unclaimed.clear()
+        self._give_back(list(self._delivered))
+        self._delivered.clear()
+        return []
+
+    def restore_unacked_once(self, stderr: Any = None) -> None:
+        """The channel closes: what has not begun goes back; what runs is kept, and acked later from its end."""
+        if getattr(self._delivered, "restored", None) or not self._ours():
+            return
+        self._flush()
+        self._delivered.restored = True
+        try:
+            if self.restore_at_shutdown and self.channel.do_restore:
+                self._restore_waiting()
+            self.leases.flush()
+        except (redis.RedisError, OSError) as error:
+            logger.warning("held messages could not be given back, their leases will end: %r", error)
+        if not self.leases.held():
+            self._on_collect.cancel()
+
+    def _restore_waiting(self) -> None:
+        for tag in list(self._unclaimed):
+            self.restore_by_tag(tag)
+        self._unclaimed.clear()
+        self._give_back([lease.delivery_tag for lease in self.leases.held() if not lease.has_begun])
+
+    def _at_exit(self) -> None:
+        if not self._ours():
+            return
+        self.restore_unacked_once()
+        try:
+            self.leases.give_back(self.leases.held())
+        except (redis.RedisError, OSError) as error:
+            logger.warning("held messages could not be given back, their leases will end: %r", error)
+
+    def _ours(self) -> bool:
+        """Not in a child that was forked."""
+        return self.leases.pid == os.getpid()
+
+    def _give_back(self, delivery_tags: Sequence[str], **options: Any) -> int:
+        leases: list[Lease] = [lease for tag in delivery_tags if (lease := self.leases.get(tag)) is not None]
+        back = self.leases.give_back(leases, **options) if leases else 0
+        for tag in delivery_tags:
+            self._quick_ack(tag)
+        return back
+
+    def settle(self) -> None:
+        """At the end of this turn of the event loop; at once where none runs, or where it is not in this thread."""
+        if not self.channel.settles_later(threading.get_ident()):
+            self.flush()
+
+    def flush(self) -> None:
+        """Tell Redis now. Where it does not answer, the next turn or the keeper tells it."""
+        try:
+            self.leases.flush()
+        except (redis.RedisError, OSError) as error:
+            logger.warning("an ack could not be sent, trying on: %r", error)

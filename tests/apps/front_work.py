@@ -1,0 +1,39 @@
+"""More tasks for the app of `front`, for a worker with `-I tests.apps.front_work`: they take time, count, or kill."""
+
+from __future__ import annotations
+
+import os
+import signal
+import time
+from typing import Any
+
+import redis
+from celery.exceptions import Reject
+
+from tests.apps.front import app
+
+
+@app.task(shared=False, name="front.work", bind=True)
+def work(self: Any, counter: str, seconds: float) -> bool:
+    """Count that it ran, and take its time."""
+    with redis.Redis.from_url(os.environ["FRONT_REDIS_URL"]) as client:
+        client.incr(counter)
+    time.sleep(seconds)
+    return True
+
+
+@app.task(shared=False, name="front.deadly")
+def deadly(counter: str) -> None:
+    """Kills its process."""
+    with redis.Redis.from_url(os.environ["FRONT_REDIS_URL"]) as client:
+        client.incr(counter)
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+@app.task(shared=False, name="front.picky", bind=True)
+def picky(self: Any, counter: str, times: int) -> bool:
+    """Rejects its message so often."""
+    with redis.Redis.from_url(os.environ["FRONT_REDIS_URL"]) as client:
+        if client.incr(counter) <= times:
+            raise Reject("not yet", requeue=True)
+    return True
