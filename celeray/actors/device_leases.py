@@ -12,6 +12,7 @@ import logging
 import random
 import time
 from collections.abc import Sequence
+from dataclasses import replace
 from enum import Enum, auto
 from typing import Any
 
@@ -26,7 +27,7 @@ from ray.util.placement_group import (
 from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
 
 from celeray.actors.ray_errors import describe
-from celeray.scheduler.model import DeviceReading
+from celeray.scheduler.model import DeviceReading, Health
 
 NODE_ID_LABEL = "ray.io/node-id"
 GROUPS_TIMEOUT_S = 5.0
@@ -34,6 +35,7 @@ GROUPS_TIMEOUT_S = 5.0
 PROBE_TIMEOUT_S = 60.0
 RETRY_MIN_S = 1.0
 RETRY_MAX_S = 5.0
+NOT_SHOWN = "NVML does not show the device any more"
 
 logger = logging.getLogger(__name__)
 
@@ -66,6 +68,9 @@ class NodeLease:
         self._tokens: list[str] = []
         self._probe: Any = None
         self._by_uuid: dict[str, PlacementGroup] = {}
+        self._newest: dict[str, DeviceReading] = {}
+        """By Ray's token: an index means another device once one before it fell off the bus."""
+        self._told = False
 
     @property
     def held(self) -> bool:
@@ -89,20 +94,25 @@ class NodeLease:
         """Give the devices back."""
         for group in self._groups:
             remove_placement_group(group)
-        self._groups, self._tokens, self._probe, self._by_uuid = [], [], None, {}
+        self._groups, self._tokens, self._probe, self._by_uuid, self._newest = [], [], None, {}, {}
         self._phase = _Phase.WAITING
 
     def leased(self, devices: Sequence[DeviceReading]) -> tuple[DeviceReading, ...]:
-        """Those of a node's devices that Ray gave to this bridge, and remember which group has which."""
-        matched: dict[str, PlacementGroup] = {}
-        mine = []
-        for token, group in zip(self._tokens, self._groups, strict=False):
-            if (device := match_device(token, devices)) is not None:
+        """Those of a node's devices that Ray gave to this bridge, and remember which group has which.
+
+        Empty until all are leased. A device that was seen once is always among them: where NVML does not show it, its
+        memory is unknown, and it still belongs to its group.
+        """
+        if not self.held:
+            return ()
+        matched = {}
+        for token, group in zip(self._tokens, self._groups, strict=True):
+            device = _follow(self._newest.get(token), token, devices)
+            if device is not None:
+                self._newest[token] = device
                 matched[device.uuid] = group
-                mine.append(device)
-        # Never forgets: a device that NVML has lost for a while still belongs to its group.
-        self._by_uuid = self._by_uuid | matched
-        return tuple(mine)
+        self._by_uuid = matched
+        return tuple(self._newest[token] for token in self._tokens if token in self._newest)
 
     def _create_groups(self, now: float) -> None:
         selector = [{NODE_ID_LABEL: self.node_id}]
@@ -135,11 +145,14 @@ class NodeLease:
             return
         self._probe = None
         if len(self._tokens) == self.gpus:
-            self._phase = _Phase.HELD
+            self._phase, self._told = _Phase.HELD, False
 
     def _retry(self, reason: str) -> None:
         delay = random.uniform(RETRY_MIN_S, RETRY_MAX_S)  # noqa: S311 - spreads bridges, no secret
-        logger.warning("node %s not leased: %s; again in %.1f s", self.node_id, reason, delay)
+        # Said once: the other bridge may well keep the node for days.
+        level = logging.DEBUG if self._told else logging.WARNING
+        logger.log(level, "node %s not leased, tried again until it is: %s", self.node_id, reason)
+        self._told = True
         self.release()
         self._until = time.monotonic() + delay
 
@@ -150,3 +163,18 @@ def match_device(token: str, devices: Sequence[DeviceReading]) -> DeviceReading 
         return next((device for device in devices if device.index == int(token)), None)
     matches = [device for device in devices if device.uuid.startswith(token)]
     return matches[0] if len(matches) == 1 else None
+
+
+def _follow(
+    known: DeviceReading | None, token: str, devices: Sequence[DeviceReading]
+) -> DeviceReading | None:
+    """The token's device in a new reading; `known` is the newest one of before."""
+    if known is None:
+        return match_device(token, devices)
+    shown = next((device for device in devices if device.uuid == known.uuid), None)
+    if shown is None:
+        return DeviceReading(
+            known.uuid, known.index, known.name, None, None, None, Health.UNKNOWN, health_reason=NOT_SHOWN
+        )
+    # A lost device tells no name, and its type does not change.
+    return replace(shown, name=shown.name or known.name)

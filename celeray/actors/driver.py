@@ -28,7 +28,7 @@ from celeray.actors.channel import (
     StopExecutor,
 )
 from celeray.actors.event_port import BRIDGE_GONE, UNREACHABLE, EventPort
-from celeray.actors.ray_errors import describe
+from celeray.actors.ray_errors import describe, is_connection_error
 from celeray.scheduler.cluster import ClusterUp
 
 if TYPE_CHECKING:
@@ -95,9 +95,11 @@ class Driver:
                 case ReadNode(node_id):
                     self._nodes.read_now(node_id)
         except Exception as error:
-            # A command that Ray itself refuses, with no executor to blame: nothing here can be relied on.
             logger.exception("command failed: %r", command)
-            self._port.give_up(describe(error))
+            if is_connection_error(error):
+                self._port.give_up(describe(error))
+            if (to_blame := _executor_of(command)) is not None:
+                self._executors.fail(to_blame, error)
 
     def _look_after(self) -> None:
         from celeray.actors.nodes import TICK_S
@@ -115,6 +117,17 @@ class Driver:
         while not self._stopping.wait(1.0):
             if (silence := time.monotonic() - self._nodes.answered_at) > UNANSWERED_LIMIT_S:
                 self._port.give_up(f"Ray has not answered for {silence:.0f} s")
+
+
+def _executor_of(command: Command) -> str | None:
+    """The executor that can't be relied on once the command failed; None: none."""
+    match command:
+        case StartExecutor(spec):
+            return spec.executor_id
+        case Run(executor_id) | StopExecutor(executor_id):
+            return executor_id
+        case _:
+            return None
 
 
 def main() -> None:

@@ -16,6 +16,7 @@ from typing import Any
 from celeray.actors import channel
 from celeray.actors.channel import Command, DriverConfig
 
+DRIVER_MODULE = "celeray.actors.driver"
 SEND_BUFFER_BYTES = 4 * 1024 * 1024
 """Asked for; the kernel may give less. What does not fit waits in memory."""
 
@@ -29,11 +30,20 @@ class DriverProcess:
     The child sees the end of the pipe when the bridge dies, however that happens, and ends itself.
     """
 
-    def __init__(self, config: DriverConfig, log_file: str | None = None) -> None:
+    def __init__(
+        self, config: DriverConfig, log_file: str | None = None, *, module: str = DRIVER_MODULE
+    ) -> None:
+        """Spawn the child; it gets `config` as its first frame.
+
+        Args:
+            config: what the driver needs to connect.
+            log_file: where its output goes, appended. None: this process's own output.
+            module: what the child runs, with the file descriptor of its end of the pipe as argument.
+        """
         parent, child = socket.socketpair()
         parent.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, SEND_BUFFER_BYTES)
         with child:
-            self._process = _spawn(child.fileno(), log_file)
+            self._process = _spawn(module, child.fileno(), log_file)
         self._socket = parent
         self._events = Connection(os.dup(parent.fileno()))
         self._changed = Condition()
@@ -105,13 +115,13 @@ class DriverProcess:
                 self._unsent.popleft()
 
 
-def _spawn(fd: int, log_file: str | None) -> subprocess.Popen[bytes]:
-    command = [sys.executable, "-m", "celeray.actors.driver", str(fd)]
+def _spawn(module: str, fd: int, log_file: str | None) -> subprocess.Popen[bytes]:
+    command = [sys.executable, "-m", module, str(fd)]
     # A session of its own: Ctrl-C in a terminal reaches the bridge alone, which then stops the child.
     if log_file is None:
-        return subprocess.Popen(command, pass_fds=(fd,), start_new_session=True)  # noqa: S603 - our module
+        return subprocess.Popen(command, pass_fds=(fd,), start_new_session=True)  # noqa: S603
     with open(log_file, "ab") as log:
-        return subprocess.Popen(  # noqa: S603 - our own module
+        return subprocess.Popen(  # noqa: S603
             command, pass_fds=(fd,), start_new_session=True, stdout=log, stderr=log
         )
 

@@ -6,6 +6,7 @@ next task run out of memory.
 
 from __future__ import annotations
 
+import logging
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -14,7 +15,6 @@ from signal import SIGKILL
 from typing import Any
 
 import ray
-from ray.exceptions import RayError
 
 from celeray.actors.event_port import EventPort
 from celeray.actors.nodes import Nodes
@@ -30,6 +30,8 @@ DEADLINE_S = 30.0
 see that a node is gone that lost its power: 18 s (measured)."""
 ASK_TIMEOUT_S = 2.0
 NODE_LOST = "node lost"
+
+logger = logging.getLogger(__name__)
 
 
 class Endings:
@@ -69,19 +71,24 @@ class Endings:
         then: Callable[[], None],
         actor: Any,
     ) -> None:
+        if actor is not None:
+            _kill(actor)
+        # Whatever goes wrong here: without its end, an executor would hold its devices for ever.
         try:
-            if actor is not None:
-                ray.kill(actor, no_restart=True)
             remark = self._wait_gone(node_id, process)
             if remark is None and not self._nodes.is_alive(node_id, ask=True):
                 remark = NODE_LOST
-        except RayError as error:
+        except Exception as error:
+            logger.exception("the end of executor %s could not be watched", end.executor_id)
             remark = f"Ray could not be asked about it: {describe(error)}"
         if remark == NODE_LOST:
             end = replace(end, cause=EndCause.NODE_LOST)
         elif remark is not None:
             end = replace(end, detail=f"{end.detail} ({remark})")
-        then()
+        try:
+            then()
+        except Exception:
+            logger.exception("executor %s could not be forgotten", end.executor_id)
         self._port.emit(end)
 
     def _wait_gone(self, node_id: str, process: ProcessId | None) -> str | None:
@@ -97,8 +104,9 @@ class Endings:
                     return None
                 if waited > KILL_AFTER_S and not killed:
                     killed = self._ask(node_id, "signal", process, SIGKILL)
-            except RayError:
+            except Exception as error:  # noqa: BLE001 - Ray raises its own errors, ValueError and RuntimeError
                 # The agent restarts, or died with its node.
+                logger.debug("no answer about process %s: %s", process, describe(error))
                 if not self._nodes.is_alive(node_id, ask=True):
                     return NODE_LOST
             time.sleep(POLL_S)
@@ -114,3 +122,11 @@ class Endings:
         if agent is None:
             return True
         return bool(ray.get(getattr(agent, method).remote(*args), timeout=ASK_TIMEOUT_S))
+
+
+def _kill(actor: Any) -> None:
+    try:
+        ray.kill(actor, no_restart=True)
+    except Exception:
+        # The node's agent kills the process a little later.
+        logger.exception("Ray could not kill %s", actor)

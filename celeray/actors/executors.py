@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import logging
 import time
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy, PlacementGroupSchedulingStrategy
@@ -11,12 +13,14 @@ from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy, Place
 from celeray.actors.endings import Endings
 from celeray.actors.event_port import EventPort
 from celeray.actors.nodes import Nodes
-from celeray.actors.ray_errors import describe
+from celeray.actors.ray_errors import describe, is_connection_error
 from celeray.actors.single import FreshExecutor
 from celeray.actors.warm import WarmExecutor
 from celeray.scheduler.cluster import EndCause, ExecutorEnded, ExecutorSpec, RunSpec
 
 POLL_S = 0.02
+
+logger = logging.getLogger(__name__)
 
 
 class Executors:
@@ -29,22 +33,27 @@ class Executors:
         self._live: dict[str, WarmExecutor | FreshExecutor] = {}
 
     def start(self, spec: ExecutorSpec) -> None:
-        """Start one; a node or device that is no longer leased ends it as NODE_LOST."""
-        options = self._options(spec)
-        if options is None:
-            detail = f"node {spec.node_id} no longer has the devices {list(spec.device_uuids)}"
-            self._port.emit(ExecutorEnded(spec.executor_id, EndCause.NODE_LOST, detail))
-            return
+        """Start one; a node or device that is no longer leased ends it as NODE_LOST.
+
+        Raises:
+            Exception: Ray refuses it, over a `runtime_env` with a typo, say; `fail` ends it then.
+        """
         kind = FreshExecutor if spec.fresh else WarmExecutor
         executor = kind(spec, self._port, self._endings, self._forget)
         # Before its start: its end may come first, and forgets it.
         self._live[spec.executor_id] = executor
-        try:
-            executor.start(options, self._nodes.holds_folder(spec.node_id))
-        except (ValueError, TypeError) as error:
-            # Ray refuses the options: a runtime_env with a typo, say.
+        options = self._options(spec)
+        if options is None:
             self._forget(spec.executor_id)
-            self._port.emit(ExecutorEnded(spec.executor_id, EndCause.START_FAILED, describe(error)))
+            detail = f"node {spec.node_id} no longer has the devices {list(spec.device_uuids)}"
+            self._port.emit(ExecutorEnded(spec.executor_id, EndCause.NODE_LOST, detail))
+        else:
+            executor.start(options, self._nodes.holds_folder(spec.node_id))
+
+    def fail(self, executor_id: str, error: Exception) -> None:
+        """End the executor for which a command raised `error`, as START_FAILED or DIED, and only that one."""
+        if (executor := self._live.get(executor_id)) is not None:
+            executor.fail(describe(error))
 
     def run(self, executor_id: str, run: RunSpec) -> None:
         if (executor := self._live.get(executor_id)) is not None:
@@ -63,16 +72,18 @@ class Executors:
             agent.signal.remote(executor.process, signum)
 
     def check(self) -> None:
-        """Notice idle executors that died."""
-        for executor in list(self._live.values()):
-            executor.check()
+        """Notice idle executors that died.
+
+        Raises:
+            Exception: Ray can't be reached.
+        """
+        self._each(lambda executor: executor.check())
 
     def stop_all(self, timeout_s: float) -> None:
         """End all: with Celery's shutdown signals in the first half of the time, then by force."""
         deadline = time.monotonic() + timeout_s
         for force, until in ((False, deadline - timeout_s / 2), (True, deadline)):
-            for executor in list(self._live.values()):
-                executor.stop(force=force)
+            self._each(partial(_stop, force=force))
             _wait(lambda: not self._live, until)
 
     def _options(self, spec: ExecutorSpec) -> dict[str, Any] | None:
@@ -90,8 +101,22 @@ class Executors:
             strategy = PlacementGroupSchedulingStrategy(groups[0])
         return options | {"scheduling_strategy": strategy}
 
+    def _each(self, action: Callable[[WarmExecutor | FreshExecutor], None]) -> None:
+        for executor_id, executor in list(self._live.items()):
+            try:
+                action(executor)
+            except Exception as error:
+                if is_connection_error(error):
+                    raise
+                logger.exception("executor %s failed", executor_id)
+                executor.fail(describe(error))
+
     def _forget(self, executor_id: str) -> None:
         self._live.pop(executor_id, None)
+
+
+def _stop(executor: WarmExecutor | FreshExecutor, *, force: bool) -> None:
+    executor.stop(force=force)
 
 
 def _wait(condition: Callable[[], bool], until: float) -> None:

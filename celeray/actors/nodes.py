@@ -7,10 +7,11 @@ import time
 from concurrent.futures import Future
 from dataclasses import dataclass
 from functools import partial
+from threading import Lock
 from typing import Any
 
 import ray
-from ray.exceptions import RayError
+from ray.exceptions import ActorUnavailableError
 from ray.util.placement_group import PlacementGroup
 
 from celeray.actors.device_leases import NodeLease
@@ -23,6 +24,8 @@ from celeray.scheduler.model import MIB, NodeReading
 TICK_S = 0.25
 """How often leases move on and idle executors are checked."""
 NODES_INTERVAL_S = 0.5
+AGENT_RETRY_S = 5.0
+"""Between two tries to make the agent of a node on which it fails, over a bad CELERAY_SIMULATE_GPUS, say."""
 READ_TIMEOUT_S = 10.0
 """After this a reading that did not come back is given up, and the agent is looked up again."""
 
@@ -45,6 +48,20 @@ class Node:
     read_at: float = 0.0
     holds_folder: str | None = None
     reported: bool = False
+    reported_at: float = 0.0
+    answered: bool = False
+    """Whether the agent was ever heard."""
+    failing: bool = False
+    find_agent_at: float = 0.0
+    """Not before this the agent is looked up, or made, again."""
+
+    def failed(self, reason: str, *, find_again_at: float | None) -> None:
+        """Note that a reading failed; said once in a row. None: the agent stays, it is only cut off."""
+        if not self.failing:
+            logger.warning("node %s can't be read: %s", self.node_id, reason.splitlines()[0])
+        self.failing, self.asked_at = True, None
+        if find_again_at is not None:
+            self.agent, self.find_agent_at = None, find_again_at
 
 
 class Nodes:
@@ -55,6 +72,7 @@ class Nodes:
         self._simulate_gpus = simulate_gpus
         self._interval_s = reading_interval_s
         self._nodes: dict[str, Node] = {}
+        self._lock = Lock()
         self._listed_at = 0.0
         self.answered_at = time.monotonic()
         """When Ray last answered; the watchdog compares."""
@@ -68,13 +86,14 @@ class Nodes:
         for node in list(self._nodes.values()):
             if not node.lease.held:
                 node.lease.step(now)
-            if node.lease.held:
-                self._read_when_due(node, now)
+            self._read_when_due(node, now)
+            if not node.answered and now - node.reported_at >= self._interval_s:
+                self._report_unread(node, now)
 
     def read_now(self, node_id: str) -> None:
         """Ask for a reading besides the periodic ones."""
         node = self._nodes.get(node_id)
-        if node is not None and node.lease.held and node.agent is not None:
+        if node is not None and node.agent is not None:
             self._read(node, time.monotonic())
 
     def is_alive(self, node_id: str, *, ask: bool = False) -> bool:
@@ -109,27 +128,39 @@ class Nodes:
         self._nodes = nodes
 
     def _lose(self, node: Node) -> None:
-        self._nodes = {node_id: other for node_id, other in self._nodes.items() if other is not node}
+        # Under the lock, so that no reading which is under way comes after the loss.
+        with self._lock:
+            self._nodes = {node_id: other for node_id, other in self._nodes.items() if other is not node}
+            if node.reported:
+                self._port.emit(NodeLost(node.node_id))
         node.lease.release()
-        if node.reported:
-            self._port.emit(NodeLost(node.node_id))
 
     def _read_when_due(self, node: Node, now: float) -> None:
         if node.asked_at is not None:
             if now - node.asked_at < READ_TIMEOUT_S:
                 return
-            logger.warning("no reading of node %s for %.0f s", node.node_id, now - node.asked_at)
-            node.agent = None
-        if node.agent is None:
-            try:
-                node.agent = _agent_class.options(**agent_options(node.node_id)).remote(
-                    node.node_id, self._simulate_gpus
-                )
-            except (RayError, ValueError) as error:
-                logger.warning("no agent on node %s: %s", node.node_id, describe(error))
-                return
-        if now - node.read_at >= self._interval_s:
+            node.failed(f"no answer for {READ_TIMEOUT_S:.0f} s", find_again_at=now)
+        if node.agent is None and now >= node.find_agent_at:
+            self._find_agent(node, now)
+        if node.agent is not None and now - node.read_at >= self._interval_s:
             self._read(node, now)
+
+    def _report_unread(self, node: Node, now: float) -> None:
+        """Say what Ray itself knows of a node, so that nobody takes its devices for missing while its agent starts."""
+        # Not newer than the reading that is under way: a later one than that would outdate it.
+        requested_at = now if node.asked_at is None else node.asked_at
+        with self._lock:
+            if not node.answered and self._nodes.get(node.node_id) is node:
+                node.reported, node.reported_at = True, now
+                self._port.emit(NodeRead(compose(node, None, requested_at)))
+
+    def _find_agent(self, node: Node, now: float) -> None:
+        actor_class = _agent_class.options(**agent_options(node.node_id))
+        try:
+            node.agent = actor_class.remote(node.node_id, self._simulate_gpus)
+        except ValueError as error:
+            # Another bridge's was found and died at the same moment.
+            node.failed(describe(error), find_again_at=now + AGENT_RETRY_S)
 
     def _read(self, node: Node, now: float) -> None:
         node.asked_at, node.read_at = now, now
@@ -139,32 +170,42 @@ class Nodes:
         if node.asked_at == requested_at:
             node.asked_at = None
         if (error := future.exception()) is not None:
-            logger.warning("reading node %s failed: %s", node.node_id, describe(error))
-            return
-        if self._nodes.get(node.node_id) is not node:
+            cut_off = isinstance(error, ActorUnavailableError)
+            node.failed(describe(error), find_again_at=None if cut_off else requested_at + AGENT_RETRY_S)
             return
         reading = future.result()
-        node.holds_folder = reading.holds_folder
-        node.reported = True
-        self._port.emit(NodeRead(compose(node, reading, requested_at)))
+        with self._lock:
+            if self._nodes.get(node.node_id) is node:
+                node.holds_folder, node.answered, node.failing = reading.holds_folder, True, False
+                node.reported = True
+                self._port.emit(NodeRead(compose(node, reading, requested_at)))
 
 
-def compose(node: Node, reading: AgentReading, requested_at: float) -> NodeReading:
-    """The node as the scheduler sees it: Ray's capacities, and of the devices only those that are leased."""
+def compose(node: Node, reading: AgentReading | None, requested_at: float) -> NodeReading:
+    """The node as the scheduler sees it: Ray's capacities, and of the devices only those that are leased.
+
+    Args:
+        node: as Ray lists it.
+        reading: its agent's; None: there was none yet, so no device is known.
+        requested_at: monotonic seconds before the reading began.
+    """
     info, resources = node.info, node.info["Resources"]
+    host_mib = reading.memory_mib if reading else 0
+    devices = node.lease.leased(reading.devices) if reading else ()
     given_name = info["NodeName"] != info["NodeManagerAddress"]
     return NodeReading(
         node_id=node.node_id,
         name=info["NodeName"] if given_name else info["NodeManagerHostname"],
         address=info["NodeManagerAddress"],
         cpus_milli=round(resources.get("CPU", 0) * 1000),
-        memory_mib=int(resources.get("memory", reading.memory_mib * MIB) // MIB),
+        memory_mib=int(resources.get("memory", host_mib * MIB) // MIB),
         labels=dict(info["Labels"]),
-        devices=node.lease.leased(reading.devices),
+        devices=devices,
         requested_at=requested_at,
-        pids_visible=reading.pids_visible,
-        driver_version=reading.driver_version,
-        simulated=reading.holds_folder is not None,
+        pids_visible=reading.pids_visible if reading else True,
+        driver_version=reading.driver_version if reading else None,
+        simulated=reading is not None and reading.holds_folder is not None,
+        unleased=node.lease.gpus - len(devices),
     )
 
 

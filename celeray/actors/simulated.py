@@ -10,8 +10,10 @@ from __future__ import annotations
 
 import os
 import re
+import stat
 import tempfile
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -24,6 +26,9 @@ HOLDS_VARIABLE = "CELERAY_SIMULATED_HOLDS"
 """Folder of the node's holds, in the environment of an executor on simulated devices."""
 DEVICES_VARIABLE = "CELERAY_SIMULATED_DEVICES"
 """UUIDs of the executor's devices, comma-separated."""
+
+PRIVATE_MODE = 0o700
+OTHERS_WRITE = 0o022
 
 _PART = re.compile(r"(?:(?P<count>\d+)x)?(?P<size>\d+)(?P<unit>GiB|MiB)")
 _MIB = {"GiB": 1024, "MiB": 1}
@@ -65,12 +70,50 @@ def holds_folder(node_id: str) -> Path:
     return Path(tempfile.gettempdir()) / f"celeray-{os.getuid()}" / f"simulated-{node_id}"
 
 
+def make_private(folder: Path) -> None:
+    """Make a folder that only this user can enter, or make sure that it is one.
+
+    Its name can be guessed and lies where everybody may write, so another user may have made it first.
+
+    Raises:
+        ConfigurationError: it is no folder, another user's, or others may write into it.
+    """
+    # A mode of `parents=True` would count for the last folder only.
+    with suppress(FileExistsError):
+        folder.mkdir(mode=PRIVATE_MODE)
+    found = folder.lstat()
+    mode = stat.S_IMODE(found.st_mode)
+    if not stat.S_ISDIR(found.st_mode):
+        raise ConfigurationError(
+            f"{folder}: expected a folder for simulated devices, found something else there"
+        )
+    if found.st_uid != os.getuid() or mode & OTHERS_WRITE:
+        raise ConfigurationError(
+            f"{folder}: owner {found.st_uid}, mode {mode:04o}: expected owner {os.getuid()}, mode {PRIVATE_MODE:04o}; "
+            "remove it, or set TMPDIR to a folder of your own"
+        )
+    if mode != PRIVATE_MODE:
+        folder.chmod(PRIVATE_MODE)
+
+
 class SimulatedDevices:
     """Reads the simulated devices of one node. The shape is `nvml.NvmlReader`'s."""
 
     def __init__(self, spec: str, node_id: str, folder: Path | None = None) -> None:
+        """Make the folder of holds.
+
+        Args:
+            spec: as `parse_spec` takes it.
+            node_id: Ray's id of the node.
+            folder: of the holds; None: the node's own.
+
+        Raises:
+            ConfigurationError: the specification can't be read, or the folder is not this user's alone.
+        """
         self.folder = folder or holds_folder(node_id)
-        self.folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+        if folder is None:
+            make_private(self.folder.parent)
+        make_private(self.folder)
         self.devices = tuple(
             SimulatedDevice(f"GPU-sim-{node_id[:8]}-{index}", index, name, total)
             for index, (name, total) in enumerate(parse_spec(spec))

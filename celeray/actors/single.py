@@ -8,7 +8,6 @@ from threading import Lock, Thread
 from typing import Any
 
 import ray
-from ray.exceptions import RayError
 
 from celeray.actors.endings import Endings
 from celeray.actors.event_port import EventPort
@@ -36,6 +35,7 @@ class FreshExecutor:
         self._holds_folder: str | None = None
         self._stream: Any = None
         self._stopping = False
+        self._ended = False
         self.process: ProcessId | None = None
 
     @property
@@ -57,7 +57,7 @@ class FreshExecutor:
     def run(self, run: RunSpec) -> None:
         """Start the process for this one task. A second run is a defect of the caller and is ignored."""
         with self._lock:
-            if self._stream is not None or self._stopping:
+            if self._stream is not None or self._stopping or self._ended:
                 return
             self._stream = self._task.remote(self._spec, run, self._holds_folder)
         Thread(target=self._follow, args=(run,), name="celeray-fresh", daemon=True).start()
@@ -72,6 +72,13 @@ class FreshExecutor:
         elif force:
             ray.cancel(stream, force=True)
 
+    def fail(self, detail: str) -> None:
+        """End it at once: a command for it failed, so what it does is not known any more.
+
+        Where it has a process, that is killed by the node's agent before the end is reported.
+        """
+        self._report(self._cause(), detail)
+
     def check(self) -> None:
         """Nothing to notice: the stream ends when the process does."""
 
@@ -79,7 +86,10 @@ class FreshExecutor:
         try:
             for ref in self._stream:
                 item = ray.get(ref)
-                if isinstance(item, ProcessId):
+                if self._ended:
+                    # It failed before it had a process: the task has not begun yet, and must not.
+                    ray.cancel(self._stream, force=True)
+                elif isinstance(item, ProcessId):
                     self.process = item
                     self._port.emit(RunStarted(self._spec.executor_id, run.run_id, item.pid))
                 else:
@@ -87,7 +97,7 @@ class FreshExecutor:
             self._report(EndCause.STOPPED, "ended with its task")
         except _LeftError as error:
             self._report(EndCause.DIED, str(error))
-        except RayError as error:
+        except Exception as error:  # noqa: BLE001 - this thread is all that watches it
             self._report(self._cause(), describe(error))
 
     def _on_outcome(self, outcome: bytes) -> None:
@@ -101,6 +111,10 @@ class FreshExecutor:
         return EndCause.START_FAILED if self.process is None else EndCause.DIED
 
     def _report(self, cause: EndCause, detail: str) -> None:
+        with self._lock:
+            if self._ended:
+                return
+            self._ended = True
         self._endings.report(
             ExecutorEnded(self._spec.executor_id, cause, detail),
             node_id=self._spec.node_id,

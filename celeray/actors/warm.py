@@ -76,11 +76,17 @@ class WarmExecutor:
         else:
             self._then(self._actor.shutdown.remote(), lambda _: None)
 
+    def fail(self, detail: str) -> None:
+        """End it at once: a command for it failed, so what it does is not known any more."""
+        self._end(detail, kill=self._actor is not None)
+
     def check(self) -> None:
         """Notice the death of an idle actor: the driver's own copy of its state, so this costs nothing."""
-        if not self._ended and self._actor._get_local_state() == ACTOR_DEAD:
+        actor = self._actor
+        # Not created yet where the command to start it is under way on the main thread.
+        if actor is not None and not self._ended and actor._get_local_state() == ACTOR_DEAD:
             # Ray answers a call to a dead actor at once, with the reason of its death.
-            self._then(self._actor.identify.remote(), lambda _: None)
+            self._then(actor.identify.remote(), lambda _: None)
 
     def _then(self, ref: Any, on_value: Callable[[Any], None]) -> None:
         ref.future().add_done_callback(partial(self._on_done, on_value))

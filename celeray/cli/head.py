@@ -13,7 +13,7 @@ import sys
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import click
@@ -25,11 +25,13 @@ POLL_S = 0.3
 TAIL_LINES = 20
 
 
-def start_in_background(arguments: Sequence[str], state_dir: Path) -> None:
+def start_in_background(arguments: Sequence[str], state_dir: Path, environment: Mapping[str, str]) -> None:
     """Start `celeray up` as a daemon and return when its API says that it is ready.
 
     Args:
-        arguments: of that `celeray up`.
+        arguments: of that `celeray up`. Every user of the machine can read them, so no secret may be among them.
+        state_dir: its state folder, where its log goes.
+        environment: what it gets beside this process's own.
 
     Raises:
         CelerayError: it ended, or is not ready within 3 minutes; shows the end of its log.
@@ -47,7 +49,7 @@ def start_in_background(arguments: Sequence[str], state_dir: Path) -> None:
             stderr=log,
             # A session of its own: the terminal of `ssh -tt` goes away when this command returns.
             start_new_session=True,
-            env={**os.environ, "CELERAY_OF_RAY_UP": "1"},
+            env={**os.environ, **environment, "CELERAY_OF_RAY_UP": "1"},
         )
     (state_dir / "up.pid").write_text(str(process.pid), "utf-8")
     url = _wait_until_ready(process, state_dir, log_path)

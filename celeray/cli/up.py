@@ -17,7 +17,7 @@ import click
 from celeray.actors.simulated import parse_spec
 from celeray.api.guard import check_bind
 from celeray.cli.head import start_in_background
-from celeray.cli.options import app_option, config_option, environment_url, load_app
+from celeray.cli.options import URL_VARIABLES, app_option, config_option, environment_url, load_app
 from celeray.cli.processes import Output, Part, ProcessPart, Supervisor
 from celeray.cli.stack import Plan, address, commands, environment
 from celeray.scheduler.broker import broker_keys, masked
@@ -61,9 +61,11 @@ def up(
         raise click.UsageError("give the Celery app: -A proj.app")
     name = app if isinstance(app, str) else str(app.main)
     if head:
-        given = {"app": name, "redis_url": redis_url, "config": config_file, **flags}
+        given = {"app": name, "config": config_file, **flags}
         given |= {"stop_timeout": stop_timeout, "loglevel": loglevel}
-        start_in_background(as_arguments(given), state_dir(flags.get("state_dir"), config_file))
+        # By environment: the URL may hold a password.
+        url = {URL_VARIABLES[0]: redis_url} if redis_url else {}
+        start_in_background(as_arguments(given), state_dir(flags.get("state_dir"), config_file), url)
         return
     chosen = ("simulate_gpus", "ray_address", "window", "state_dir", "api_port", "flower_port")
     loaded = load_app(app)

@@ -23,7 +23,7 @@ RENEWALS = 3
 
 
 class KeepHeld(bootsteps.StartStopStep):
-    """In each worker of an installed app, on kombu's own Redis transport; others look after their messages themselves."""
+    """In each worker of an installed app, on kombu's own Redis transport; others renew by themselves."""
 
     requires = (Tasks,)
 

@@ -51,7 +51,9 @@ class Ledger:
         self._readings[reading.node_id] = reading
         for device in reading.devices:
             self._node_of_device[device.uuid] = reading.node_id
-        self._absent = {node_id: gone for node_id, gone in self._absent.items() if gone[1].name != reading.name}
+        self._absent = {
+            node_id: gone for node_id, gone in self._absent.items() if gone[1].name != reading.name
+        }
         released = tuple(
             entry.holder
             for entry in self._reservations.values()

@@ -46,7 +46,7 @@ def receive(request: Any, settings: Settings) -> Received | RequirementError:
         wanted = amqp.task_router.request_for(headers, getattr(task, requests.HEADER, None), own)
     except RequirementError as error:
         return error
-    except Exception as error:
+    except Exception as error:  # noqa: BLE001 - whatever a parser did not expect
         # Whoever can publish can send anything: what a parser did not expect must not end the worker.
         return RequirementError(requests.HEADER, "...", f"can't be read: {type(error).__name__}")
     return Received(priority_of(request), queue, own, wanted)

@@ -97,4 +97,6 @@ def _too_large(request: ResourceRequest, nodes: tuple[NodeCapacity, ...]) -> Nev
         return NeverFitsError("memory_gb", asked, f"the largest node has {memory / 1024:g} GiB")
     if any(n.cpus_milli >= request.cpus_milli and n.memory_mib >= request.host_memory_mib for n in fitting):
         return None
-    return NeverFitsError("cpus", request.cpus_milli / 1000, "no node has as many together with the memory asked")
+    return NeverFitsError(
+        "cpus", request.cpus_milli / 1000, "no node has as many together with the memory asked"
+    )

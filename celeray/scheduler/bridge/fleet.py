@@ -11,12 +11,12 @@ import uuid
 from dataclasses import dataclass
 from itertools import count
 
+from celeray.scheduler.accounting import Reservation
 from celeray.scheduler.bridge.deadlines import Deadline, Deadlines, Due
 from celeray.scheduler.bridge.executors import Executor, ExecutorTable
 from celeray.scheduler.bridge.starts import StartFailures
 from celeray.scheduler.clock import Clock
 from celeray.scheduler.cluster import AppSpec, Cluster, EndCause, ExecutorEnded, ExecutorSpec, ExecutorStarted
-from celeray.scheduler.accounting import Reservation
 from celeray.scheduler.ledger import Ledger
 from celeray.scheduler.model import Isolation, NodeReading, Placement, Snapshot, WaitingTask
 from celeray.scheduler.settings import Settings

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections import Counter
 
+from celeray.scheduler.accounting import DeviceAccount
 from celeray.scheduler.bridge.dispatcher import Dispatcher
 from celeray.scheduler.bridge.run import Run
-from celeray.scheduler.accounting import DeviceAccount
 from celeray.scheduler.model import NodeState
 from celeray.scheduler.states import RunState
 from celeray.scheduler.status import BridgeQueue, DeviceStatus, ExecutorStatus, NodeStatus

@@ -139,7 +139,9 @@ class TaskPool(BasePool):
             return None
         self._hub.call_soon(self._wake)
         retries = request.request_dict.get("retries") or 0
-        if request.delivery_info.get("redelivered") and (run := self.dispatcher.adopt(request.id, retries, port)):
+        if request.delivery_info.get("redelivered") and (
+            run := self.dispatcher.adopt(request.id, retries, port)
+        ):
             return run
         received = receive(request, self._settings)
         if isinstance(received, RequirementError):

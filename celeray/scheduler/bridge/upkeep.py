@@ -61,11 +61,15 @@ class Upkeep:
 
     def _end_unplaceable(self, now: float) -> None:
         """A request that fits nowhere fails, or goes back where another bridge's nodes can hold it."""
-        due: set[Shape] = set() if self._settings.cluster_may_grow else {
-            shape
-            for shape, since in self._dispatcher.never_since.items()
-            if now - since >= self._settings.never_fits_after_s
-        }
+        due: set[Shape] = (
+            set()
+            if self._settings.cluster_may_grow
+            else {
+                shape
+                for shape, since in self._dispatcher.never_since.items()
+                if now - since >= self._settings.never_fits_after_s
+            }
+        )
         if not due:
             return
         for shape, runs in self._dispatcher.waiting.shapes().items():

@@ -21,7 +21,13 @@ from celeray.scheduler.model import (
     WaitingTask,
 )
 from celeray.scheduler.placement.board import Board, BoardNode
-from celeray.scheduler.placement.filters import closest, could_ever_fit, executor_fits, node_matches, warm_device_fits
+from celeray.scheduler.placement.filters import (
+    closest,
+    could_ever_fit,
+    executor_fits,
+    node_matches,
+    warm_device_fits,
+)
 from celeray.scheduler.placement.gang import Clearing, Gang, find_clearing, find_gang
 from celeray.scheduler.placement.policy import Policy
 from celeray.scheduler.placement.scores import gang_score

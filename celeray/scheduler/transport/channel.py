@@ -113,13 +113,18 @@ class Channel(kombu_redis.Channel):
         found = super().basic_consume(queue, no_ack, *args, **kwargs)
         if self.active_queues:
             self.turns.ring()
+        if self.active_queues and not no_ack:
             self.lease_keeper.start()
         return found
 
     def basic_get(self, queue: str, no_ack: bool = False, **_: Any) -> Any:
         """Take one message now. None: there is none."""
         claim = self._claim_of([queue], 1)
-        self.lease_keeper.start()
+        if not no_ack:
+            self.lease_keeper.start()
+        if queue in self._expires:
+            with self.conn_or_acquire() as client:
+                self._maybe_update_queues_expire(client, queue)
         while True:
             reply = script("claim")(self.leases.client, claim.lists, claim.arguments(self.leases))
             claimed = read_reply(reply, claim, self.leases)
@@ -193,9 +198,11 @@ class Channel(kombu_redis.Channel):
             self._in_poll, self._brpop_sent_at = connection if due_again else None, monotonic()
         if not due_again:
             self._flush_brpop_reauth()
-        if self.turns.deliver():
-            return True
-        raise Empty
+        delivered = self.turns.deliver()
+        if not delivered and self.turns.loop_thread is None:
+            # Tells `drain_events` to wait on.
+            raise Empty
+        return delivered
 
     def settles_later(self, thread: int) -> bool:
         """Whether what is noted in `thread` needs no flush of its own, since the next turn sends it."""

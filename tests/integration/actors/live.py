@@ -108,6 +108,18 @@ class LiveCluster:
         return sum(isinstance(e, ExecutorEnded) and e.executor_id == spec.executor_id for e in self.events)
 
 
+class OnceOnly:
+    """A value that crosses the pipe to the driver, and that nobody can pickle there."""
+
+    def __init__(self, left: int = 1) -> None:
+        self._left = left
+
+    def __reduce__(self) -> tuple[type, tuple[int]]:
+        if not self._left:
+            raise ValueError("pickled a second time")
+        return OnceOnly, (self._left - 1,)
+
+
 def payload(task: str, *args: Any) -> bytes:
     """Pickled arguments of Celery's trace function, as the bridge makes them from a request."""
     body = json.dumps([args, {}, {"callbacks": None, "errbacks": None, "chain": None, "chord": None}])

@@ -7,7 +7,7 @@ import subprocess
 import sys
 from typing import Any
 
-from celeray.scheduler.cluster import EndCause, NodeLost, RunStarted
+from celeray.scheduler.cluster import EndCause, NodeLost, NodeRead, RunStarted
 from celeray.scheduler.model import DeviceReading, NodeReading
 from tests.fake_nvml import FakeDevice
 from tests.integration.actors.conftest import A, B
@@ -35,6 +35,9 @@ def test_a_node_is_read_with_its_leased_devices(live: LiveCluster, gpu_node: Add
     assert reading.memory_mib > 100
     assert reading.driver_version == "550.54.15"
     assert not reading.simulated
+    assert reading.unleased == 0
+    first = live.wait(NodeRead, lambda e: e.reading.node_id == gpu_node.node_id).reading
+    assert (first.devices, first.unleased, first.cpus_milli) == ((), 2, 8000), "told before they are leased"
 
 
 def test_a_node_without_devices_is_read_too(live: LiveCluster, ray_cluster: RayTestCluster) -> None:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 import signal
+import subprocess
+import sys
 from pathlib import Path
 
 import psutil
@@ -76,6 +78,8 @@ def test_two_bridges_never_share_a_device_and_the_second_takes_over(
                 )
                 place = len(owner.events)
             assert not holds(other)
+            left = other.reading(node.node_id)
+            assert (left.devices, left.unleased) == ((), 2), "they are there, and may become free"
         if owner is first:
             second.reading(node.node_id, lambda reading: len(reading.devices) == 2)
     ray_cluster.remove_node(node)
@@ -122,4 +126,75 @@ def test_a_local_ray_with_simulated_devices_lives_and_dies_with_its_bridge(tmp_p
         ray_processes = psutil.Process(live.cluster.driver_pid).children(recursive=True)
         assert ray_processes
     _, left = psutil.wait_procs(ray_processes, timeout=20)
+    assert not left
+
+
+def test_an_agent_that_fails_is_made_again_and_that_is_said_once(
+    ray_cluster: RayTestCluster, tmp_path: Path
+) -> None:
+    node = ray_cluster.add_node(num_gpus=1, env={"CELERAY_SIMULATE_GPUS": "1x8GiB"})
+    broken = ray_cluster.add_node(num_gpus=1, env={"CELERAY_SIMULATE_GPUS": "12 elephants"})
+    log = tmp_path / "driver.log"
+    with live_cluster(ray_cluster.address, log, reading_interval_s=0.25) as live:
+        live.reading(node.node_id, lambda reading: [d.name for d in reading.devices] == ["SIM-8GiB"])
+        agent = _agent_pid(node)
+
+        psutil.Process(agent).kill()
+
+        until(lambda: not psutil.pid_exists(agent), "the agent dies")
+        live.reading(node.node_id, lambda reading: len(reading.devices) == 1)
+        assert _agent_pid(node) != agent
+        until(lambda: broken.node_id in log.read_text(), "the broken node is told")
+        assert "elephants" in log.read_text()
+    for each in (node, broken):
+        ray_cluster.remove_node(each)
+
+
+BRIDGE = """
+import sys, threading
+from celeray.actors.cluster import RayCluster
+from celeray.scheduler.cluster import NodeRead
+from celeray.scheduler.settings import Settings
+read = threading.Event()
+cluster = RayCluster(Settings(simulate_gpus="1x1GiB"), "b", log_file=sys.argv[1])
+cluster.start(lambda event: read.set() if isinstance(event, NodeRead) else None)
+read.wait()
+print(cluster.driver_pid, flush=True)
+threading.Event().wait()
+"""
+
+
+@pytest.mark.usefixtures("ray_environment", "clean_environment")
+def test_the_driver_and_its_ray_end_with_a_bridge_that_was_killed(tmp_path: Path) -> None:
+    with subprocess.Popen(
+        [sys.executable, "-c", BRIDGE, str(tmp_path / "driver.log")], stdout=subprocess.PIPE, text=True
+    ) as bridge:
+        assert bridge.stdout is not None
+        driver = psutil.Process(int(bridge.stdout.readline()))
+        processes = [driver, *driver.children(recursive=True)]
+        assert len(processes) > 3
+
+        bridge.kill()
+
+    _, left = psutil.wait_procs(processes, timeout=30)
+    assert not left
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("ray_environment")
+def test_a_ray_that_no_longer_answers_is_taken_for_lost(tmp_path: Path) -> None:
+    with live_cluster(None, tmp_path / "driver.log", simulate_gpus="1x1GiB") as live:
+        live.wait(NodeRead)
+        assert live.cluster.driver_pid is not None
+        driver = psutil.Process(live.cluster.driver_pid)
+        (gcs,) = [child for child in driver.children(recursive=True) if child.name() == "gcs_server"]
+        place = len(live.events)
+
+        gcs.suspend()
+
+        down = live.wait(ClusterDown, after=place)
+        assert "has not answered" in down.detail
+        live.wait(ClusterUp, after=place)
+        live.wait(NodeRead, lambda e: bool(e.reading.devices), len(live.events) - 1)
+    _, left = psutil.wait_procs([gcs], timeout=30)
     assert not left

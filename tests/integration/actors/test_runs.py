@@ -10,9 +10,9 @@ from typing import Any
 import psutil
 from celery.exceptions import SoftTimeLimitExceeded
 
-from celeray.scheduler.cluster import EndCause, RunEnded
+from celeray.scheduler.cluster import ClusterDown, EndCause, RunEnded, RunSpec
 from tests.integration.actors.conftest import A
-from tests.integration.actors.live import APPS, LiveCluster, until
+from tests.integration.actors.live import APPS, LiveCluster, OnceOnly, until
 from tests.integration.conftest import AddedNode, RayTestCluster
 
 
@@ -186,6 +186,32 @@ def test_an_app_that_cannot_be_loaded_says_why(live: LiveCluster, ray_cluster: R
         assert reason in end.detail
 
 
+def test_a_run_that_cannot_be_sent_ends_its_executor_alone(
+    live: LiveCluster, ray_cluster: RayTestCluster
+) -> None:
+    warm, fresh = live.spec(ray_cluster.head_id), live.spec(ray_cluster.head_id, fresh=True)
+    other = live.spec(ray_cluster.head_id)
+    started = live.start(warm)
+    live.start(other)
+    live.cluster.start_executor(fresh)
+    place = len(live.events)
+
+    for spec, run_id in ((warm, 7001), (fresh, 7002)):
+        payload: Any = OnceOnly()
+        live.cluster.run(spec.executor_id, RunSpec(run_id, "t", payload))
+
+    for spec, cause in ((warm, EndCause.DIED), (fresh, EndCause.START_FAILED)):
+        end = live.ended(spec)
+        assert end.cause is cause
+        assert "pickled a second time" in end.detail
+    assert not alive(started.pid)
+    assert live.run(other, "simple.add", 2, 3)[:2] == (0, "5")
+    live.cluster.stop_executor(other.executor_id, force=True)
+    live.ended(other)
+    assert not [event for event in live.events[place:] if isinstance(event, ClusterDown)]
+    assert (live.ends(warm), live.ends(fresh)) == (1, 1)
+
+
 def test_environment_variables_of_the_runtime_env_win(live: LiveCluster, ray_cluster: RayTestCluster) -> None:
     spec = live.spec(ray_cluster.head_id, cpus=2, runtime_env={"env_vars": {"OMP_NUM_THREADS": "7"}})
     live.start(spec)
@@ -193,3 +219,16 @@ def test_environment_variables_of_the_runtime_env_win(live: LiveCluster, ray_clu
     assert where(live, spec)["omp"] == "7"
     live.cluster.stop_executor(spec.executor_id, force=True)
     live.ended(spec)
+
+
+def test_a_process_that_lingers_after_its_end_is_killed(
+    live: LiveCluster, ray_cluster: RayTestCluster
+) -> None:
+    spec = live.spec(ray_cluster.head_id)
+    started = live.start(spec)
+    live.run(spec, "simple.linger")
+
+    live.cluster.stop_executor(spec.executor_id, force=False)
+
+    assert live.ended(spec).cause is EndCause.STOPPED
+    assert not alive(started.pid)

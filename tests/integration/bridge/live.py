@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import os
 import signal
 import subprocess
@@ -29,15 +30,26 @@ def until(condition: Callable[[], Any], what: str, deadline_s: float = DEADLINE_
 
 def application(url: str, module: str = "tests.apps.gpu") -> Celery:
     """The tests' app as a producer, on a broker of its own."""
-    sys.path.insert(0, str(ROOT)) if str(ROOT) not in sys.path else None
-    app: Celery = __import__(module, fromlist=["app"]).app
-    app.conf.update(broker_url=url, broker_read_url=url, broker_write_url=url, result_backend=url)
-    # Connections and the backend of an earlier broker are kept by the app otherwise.
-    app._pool = None
-    app._backend_cache = None
-    app._local.__dict__.pop("backend", None)
-    app.amqp._producer_pool = None
+    app: Celery = importlib.import_module(module).app
+    if app.conf.broker_url != url:
+        _disconnect(app)
+        app.conf.update(broker_url=url, broker_read_url=url, broker_write_url=url, result_backend=url)
     return app
+
+
+def _disconnect(app: Celery) -> None:
+    """Close what the app keeps open to an earlier broker, and let it connect anew."""
+    if app._pool is not None:
+        app._pool.force_close_all()
+        app._pool = None
+    if (producers := app.amqp._producer_pool) is not None:
+        producers.force_close_all()
+        app.amqp._producer_pool = None
+    backend = app._local.__dict__.pop("backend", None) or app._backend_cache
+    if backend is not None and "client" in backend.__dict__:
+        backend.result_consumer.stop()
+        backend.client.close()
+    app._backend_cache = None
 
 
 class LiveBridge:
@@ -61,7 +73,13 @@ class LiveBridge:
         command += ["--simulate-gpus", gpus] if gpus else []
         # Without mingle and gossip it is ready a second sooner; what they do is Celery's own.
         self._command = [*command, *args, "--", "--without-mingle", "--without-gossip"]
-        self._env = {**os.environ, "CELERY_BROKER_URL": url, "CELERY_RESULT_BACKEND": url, **(env or {})}
+        self._env = {
+            **os.environ,
+            "CELERY_BROKER_URL": url,
+            "CELERY_RESULT_BACKEND": url,
+            "CELERAY_NEVER_FITS_AFTER_S": "2",
+            **(env or {}),
+        }
         self._process: subprocess.Popen[bytes] | None = None
 
     @property

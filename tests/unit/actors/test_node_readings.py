@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
 
-from celeray.actors.device_leases import NodeLease, match_device
+from celeray.actors.device_leases import NOT_SHOWN, NodeLease, _Phase, match_device
 from celeray.actors.node_agent import AgentReading
 from celeray.actors.nodes import Node, compose
-from celeray.scheduler.model import DeviceReading
+from celeray.scheduler.model import DeviceReading, Health
 
 
 def device(uuid: str, index: int) -> DeviceReading:
@@ -41,6 +42,7 @@ def lease(tokens: list[str]) -> NodeLease:
     """A lease that Ray has granted."""
     granted = NodeLease("n1", len(tokens))
     granted._tokens, granted._groups = tokens, [f"group of {token}" for token in tokens]  # type: ignore[misc]
+    granted._phase = _Phase.HELD
     return granted
 
 
@@ -50,9 +52,64 @@ def test_only_leased_devices_are_reported_and_each_knows_its_group() -> None:
     assert [d.uuid for d in granted.leased(DEVICES)] == ["GPU-bbbb3333", "GPU-aaaa1111"]
     assert granted.group("GPU-bbbb3333") == "group of 2"
     assert granted.group("GPU-aaaa2222") is None
-    # A device that NVML does not show for a while is still in its group.
-    assert granted.leased(()) == ()
+
+
+def test_devices_stay_leased_while_nvml_shows_none() -> None:
+    granted = lease(["2", "0"])
+    granted.leased(DEVICES)
+
+    for _ in range(2):
+        lost = granted.leased(())
+        assert [(d.uuid, d.index, d.name) for d in lost] == [
+            ("GPU-bbbb3333", 2, "NVIDIA A10"),
+            ("GPU-aaaa1111", 0, "NVIDIA A10"),
+        ]
+        assert {(d.total_mib, d.used_mib, d.processes) for d in lost} == {(None, None, None)}
+        assert {(d.health, d.health_reason) for d in lost} == {(Health.UNKNOWN, NOT_SHOWN)}
     assert granted.group("GPU-aaaa1111") == "group of 0"
+    assert granted.leased(DEVICES) == (DEVICES[2], DEVICES[0])
+
+
+def test_a_lost_device_keeps_its_name() -> None:
+    granted = lease(["0"])
+    granted.leased(DEVICES)
+
+    (lost,) = granted.leased([replace(DEVICES[0], name=None, total_mib=None, used_mib=None)])
+
+    assert (lost.name, lost.total_mib) == ("NVIDIA A10", None)
+
+
+def test_an_index_that_moved_on_to_another_device_does_not_take_it_along() -> None:
+    granted = lease(["1"])
+    assert [d.uuid for d in granted.leased(DEVICES)] == ["GPU-aaaa2222"]
+
+    (found,) = granted.leased([DEVICES[0], device("GPU-bbbb3333", 1)])
+
+    assert (found.uuid, found.total_mib) == ("GPU-aaaa2222", None)
+    assert granted.group("GPU-bbbb3333") is None
+
+
+def test_nothing_is_reported_before_all_devices_of_the_node_are_leased() -> None:
+    granted = lease(["0", "1"])
+    granted._phase = _Phase.PROBING
+
+    reading = compose(Node("n1", info(), granted), agent_reading(), 1.0)
+
+    assert (reading.devices, reading.unleased) == ((), 2)
+
+
+def test_what_ray_has_and_no_reading_showed_is_not_known_yet() -> None:
+    reading = compose(Node("n1", info(), lease(["0", "GPU-cccc"])), agent_reading(), 1.0)
+
+    assert ([d.uuid for d in reading.devices], reading.unleased) == (["GPU-aaaa1111"], 1)
+
+
+def test_before_its_agent_answers_a_node_is_what_ray_knows_of_it() -> None:
+    reading = compose(Node("n1", info(), NodeLease("n1", 4)), None, 7.0)
+
+    assert (reading.devices, reading.unleased, reading.requested_at) == ((), 4, 7.0)
+    assert (reading.name, reading.cpus_milli, reading.memory_mib) == ("worker-7", 3500, 8192)
+    assert (reading.driver_version, reading.simulated) == (None, False)
 
 
 def info(**changes: Any) -> dict[str, Any]:
@@ -77,7 +134,7 @@ def test_capacities_are_rays_and_devices_the_leased_ones() -> None:
     assert [d.uuid for d in reading.devices] == ["GPU-aaaa2222"]
     assert (reading.name, reading.address) == ("worker-7", "10.0.0.7")
     assert reading.labels == {"ray.io/node-id": "n1", "zone": "a"}
-    assert reading.requested_at == 12.5
+    assert (reading.requested_at, reading.unleased) == (12.5, 0)
     assert not reading.simulated
 
 

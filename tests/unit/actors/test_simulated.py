@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import os
+import stat
 import subprocess
+import tempfile
 from pathlib import Path
 
 import psutil
@@ -91,6 +93,46 @@ def test_holding_nothing_in_a_process_without_devices(monkeypatch: pytest.Monkey
 def test_a_negative_hold_is_refused() -> None:
     with pytest.raises(ValueError, match="-1"):
         simulated.hold(-1)
+
+
+def test_the_folder_of_holds_is_this_users_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    old = tmp_path / f"celeray-{os.getuid()}"
+    old.mkdir(mode=0o755)
+
+    made = SimulatedDevices("1x1GiB", NODE).folder
+
+    assert made.parent == old
+    assert [stat.S_IMODE(path.stat().st_mode) for path in (old, made)] == [0o700, 0o700]
+    assert SimulatedDevices("1x1GiB", NODE).folder == made
+
+
+@pytest.mark.parametrize("mode", [0o777, 0o1777, 0o770])
+def test_a_folder_that_others_may_write_is_refused(tmp_path: Path, mode: int) -> None:
+    folder = tmp_path / "holds"
+    folder.mkdir()
+    folder.chmod(mode)
+
+    with pytest.raises(ConfigurationError, match=f"holds: owner {os.getuid()}, mode {mode:04o}"):
+        SimulatedDevices("1x1GiB", NODE, folder)
+
+
+def test_a_link_in_place_of_the_folder_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "elsewhere").mkdir(mode=0o700)
+    (tmp_path / "holds").symlink_to(tmp_path / "elsewhere")
+
+    with pytest.raises(ConfigurationError, match="something else"):
+        SimulatedDevices("1x1GiB", NODE, tmp_path / "holds")
+
+
+@pytest.mark.skipif(os.getuid() != 0, reason="only root gives a folder to another user")
+def test_another_users_folder_is_refused(tmp_path: Path) -> None:
+    folder = tmp_path / "holds"
+    folder.mkdir(mode=0o700)
+    os.chown(folder, 12345, -1)
+
+    with pytest.raises(ConfigurationError, match="owner 12345"):
+        SimulatedDevices("1x1GiB", NODE, folder)
 
 
 def test_each_node_has_a_folder_of_its_own() -> None:

@@ -18,6 +18,7 @@ BRIDGE_PID = 10
 def run_of(worker: str, outcomes: dict[str, str], **changed: Any) -> SuiteRun:
     fields: dict[str, Any] = {
         "reruns": {},
+        "durations": {},
         "sites": [RunSite(pid=11, actor_id="aa", tasks=3)],
         "worker_pid": BRIDGE_PID,
         "relay_faults": [],

@@ -178,3 +178,22 @@ def test_a_demoted_master_is_a_lost_connection(side: Any, broker: Any) -> None:
     assert consumer.drain(1) == [2]
     consumer.got[1].ack()
     assert broker.nothing_held()
+
+
+def test_a_claim_that_stays_without_an_answer_ends_its_connection(
+    side: Any, broker: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    consumer = side(idle_check_s=0.05)
+    consumer.consume()
+    consumer.turn(0.2)
+    broker.client.execute_command("CLIENT", "PAUSE", "1500")
+    for _ in range(3):
+        consumer.turn(0.1)
+    channel = consumer.channel
+    assert channel._in_poll
+    monkeypatch.setattr(channel, "_brpop_sent_at", channel._brpop_sent_at - 60)
+    channel.connection.cycle.maybe_check_brpop_health()
+    assert channel.client.connection._sock is None
+    assert not channel._in_poll
+    consumer.publish("after")
+    assert consumer.drain() == ["after"]

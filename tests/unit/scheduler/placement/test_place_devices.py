@@ -152,7 +152,11 @@ def test_priority_then_age() -> None:
         snapshot(node("a", device("a0", 8), device("unleased", 0, 0, gpu_type=None, usable=False))),
         snapshot(node("head")),
     ],
-    ids=["a node that rebooted", "a device that is not leased yet", "a head whose GPU nodes are still to come"],
+    ids=[
+        "a node that rebooted",
+        "a device that is not leased yet",
+        "a head whose GPU nodes are still to come",
+    ],
 )
 def test_what_may_fit_soon_is_not_said_to_fit_never(cluster: Snapshot) -> None:
     wanted = gpu(20, gpu_types=("A100",))
