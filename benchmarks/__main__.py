@@ -1,0 +1,76 @@
+"""`python -m benchmarks`: one JSON object on standard output, progress on standard error."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import sys
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from benchmarks import routing
+from benchmarks.comparison import Plan, compare
+from benchmarks.machine import describe_machine
+from benchmarks.sides import SIDES
+from celeray.scheduler.embedded_redis import EmbeddedRedis
+
+MEASURES = ("throughput", "latency", "routing")
+REPETITIONS = 3
+
+
+def parse_arguments(arguments: Sequence[str] | None = None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(prog="scripts/bench", description=__doc__)
+    parser.add_argument("--only", action="append", choices=MEASURES, help="may be repeated (default: all)")
+    parser.add_argument(
+        "--side", action="append", choices=tuple(SIDES), help="may be repeated (default: both)"
+    )
+    parser.add_argument("--repetitions", type=int, default=REPETITIONS)
+    parser.add_argument(
+        "--quick", action="store_true", help="one short repetition: shows that it works, no figure"
+    )
+    parser.add_argument("--log-dir", type=Path, help="keep the workers' logs here")
+    options = parser.parse_args(arguments)
+    if options.repetitions < 1:
+        parser.error(f"argument --repetitions: {options.repetitions}: at least 1")
+    return options
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    options = parse_arguments(arguments)
+    with tempfile.TemporaryDirectory(prefix="celeray-bench-") as folder:
+        logs = options.log_dir or Path(folder)
+        logs.mkdir(parents=True, exist_ok=True)
+        with EmbeddedRedis(Path(folder) / "redis") as server:
+            report = run(options, server, logs)
+    print(json.dumps(report, indent=2))
+    return 0
+
+
+def run(options: argparse.Namespace, server: EmbeddedRedis, logs: Path) -> dict[str, Any]:
+    """What was asked for, as the printed object."""
+    # Celery's own variables: this process, the workers and their children all read them.
+    os.environ["CELERY_BROKER_URL"] = server.url
+    os.environ["CELERY_RESULT_BACKEND"] = f"redis://127.0.0.1:{server.port}/1"
+    wanted = set(options.only or MEASURES)
+    report: dict[str, Any] = {"machine": describe_machine(server.url)}
+    if wanted & {"throughput", "latency"}:
+        plan = Plan(
+            sides=[SIDES[name] for name in options.side or SIDES],
+            repetitions=1 if options.quick else options.repetitions,
+            throughput="throughput" in wanted,
+            latency="latency" in wanted,
+            quick=options.quick,
+            log_directory=logs,
+        )
+        report |= compare(plan)
+    if "routing" in wanted:
+        measured = routing.measure()
+        report["routing_ms"] = {name: round(measured[f"{name}_s"] * 1e3, 4) for name in ("p50", "p95")}
+    return report
+
+
+if __name__ == "__main__":
+    sys.exit(main())
