@@ -62,8 +62,8 @@ def _fetch_sdist(cache: Path) -> Path:
         return sdist
     cache.mkdir(parents=True, exist_ok=True)
     (cache.parent / ".gitignore").write_text("*\n")
-    command = [sys.executable, "-m", "pip", "download", "--quiet", "--no-binary", ":all:", "--no-deps"]
-    command += ["--no-build-isolation", "--dest", str(cache), f"celery=={celery.__version__}"]
+    command = [sys.executable, "-m", "pip", "download", "--quiet", "--no-binary", "celery", "--no-deps"]
+    command += ["--dest", str(cache), f"celery=={celery.__version__}"]
     done = subprocess.run(command, capture_output=True, text=True, timeout=DOWNLOAD_DEADLINE_S)
     if done.returncode or not sdist.is_file():
         raise RuntimeError(f"pip could not fetch Celery's sdist {sdist.name}: {done.stderr.strip()}")

@@ -14,6 +14,7 @@ DEADLINE_S = 280
 
 
 @pytest.mark.integration
+@pytest.mark.slow
 @pytest.mark.timeout(300)
 def test_a_quick_run_prints_one_object_with_both_sides() -> None:
     done = subprocess.run(

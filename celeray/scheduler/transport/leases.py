@@ -247,9 +247,9 @@ class LeaseBook:
         for start in range(0, len(leases), TAGS_A_SCRIPT):
             part = leases[start : start + TAGS_A_SCRIPT]
             args: list[Argument] = [self.options.lease_s, *_pairs(part)]
-            gone = {_text(tag) for tag in script("renew")(self.client, self.book_keys, args)}
+            gone = {_text(token) for token in script("renew")(self.client, self.book_keys, args)}
             # What was settled while the script ran is gone for that reason.
-            lost += [lease for lease in part if lease.tag in gone and self._take(lease.delivery_tag)]
+            lost += [lease for lease in part if lease.token in gone and self._take(lease.delivery_tag)]
         self._report(self.on_lost, lost, "lost")
         return [lease.delivery_tag for lease in lost]
 

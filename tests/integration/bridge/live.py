@@ -40,10 +40,10 @@ def application(url: str, module: str = "tests.apps.gpu") -> Celery:
 def _disconnect(app: Celery) -> None:
     """Close what the app keeps open to an earlier broker, and let it connect anew."""
     if app._pool is not None:
-        app._pool.force_close_all()
+        app._pool.force_close_all(close_pool=False)
         app._pool = None
     if (producers := app.amqp._producer_pool) is not None:
-        producers.force_close_all()
+        producers.force_close_all(close_pool=False)
         app.amqp._producer_pool = None
     backend = app._local.__dict__.pop("backend", None) or app._backend_cache
     if backend is not None and "client" in backend.__dict__:
