@@ -31,25 +31,14 @@ def until(condition: Callable[[], Any], what: str, deadline_s: float = DEADLINE_
 def application(url: str, module: str = "tests.apps.gpu") -> Celery:
     """The tests' app as a producer, on a broker of its own."""
     app: Celery = importlib.import_module(module).app
-    if app.conf.broker_url != url:
-        _disconnect(app)
-        app.conf.update(broker_url=url, broker_read_url=url, broker_write_url=url, result_backend=url)
-    return app
-
-
-def _disconnect(app: Celery) -> None:
-    """Close what the app keeps open to an earlier broker, and let it connect anew."""
-    if app._pool is not None:
-        app._pool.force_close_all(close_pool=False)
-        app._pool = None
-    if (producers := app.amqp._producer_pool) is not None:
-        producers.force_close_all(close_pool=False)
-        app.amqp._producer_pool = None
-    backend = app._local.__dict__.pop("backend", None) or app._backend_cache
-    if backend is not None and "client" in backend.__dict__:
-        backend.result_consumer.stop()
-        backend.client.close()
+    app.conf.update(broker_url=url, broker_read_url=url, broker_write_url=url, result_backend=url)
+    # Connections and the backend of an earlier broker are kept by the app otherwise. They are not closed here:
+    # a pool that kombu keeps by its URL must still serve when the app comes back to it.
+    app._pool = None
     app._backend_cache = None
+    app._local.__dict__.pop("backend", None)
+    app.amqp._producer_pool = None
+    return app
 
 
 class LiveBridge:
