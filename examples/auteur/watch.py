@@ -14,7 +14,7 @@ from typing import Any
 from celery import Celery
 from celery.result import AsyncResult, GroupResult
 
-ROW_DEADLINE_S = 5.0
+ROW_DEADLINE_S = 20.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -121,14 +121,18 @@ def where(task_id: str, api: Api, watcher: Watcher) -> Where:
 
 
 def await_row(task_id: str, api: Api, watcher: Watcher) -> Where:
-    """The row of a task that has ended, once its times have come too: they follow the result within a second.
+    """The row of a task that has ended, once its record and times have come too: they follow the result.
 
-    After `ROW_DEADLINE_S` seconds the row comes as it is then.
+    A bridge's task has its times from events before the bridge's record says which device it had, so that a row
+    without the record is not taken for one of a plain worker. After `ROW_DEADLINE_S` seconds the row comes as it
+    is then.
     """
     deadline = time.monotonic() + ROW_DEADLINE_S
+    bridges = {bridge["hostname"] for bridge in api.get("/v1/status")["bridges"]}
     while True:
         row = where(task_id, api, watcher)
-        if row.run_s is not None or time.monotonic() > deadline:
+        complete = row.run_s is not None and row.node not in bridges
+        if complete or time.monotonic() > deadline:
             return row
         time.sleep(0.1)
 
