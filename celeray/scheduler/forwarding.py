@@ -34,6 +34,8 @@ class Forwarder:
         self._settings = settings
         self._handle = handle
         self._on_ray = on_ray
+        self._warned: set[str] = set()
+        """Tasks that were said to run without their device."""
 
     def __call__(self, request: Any) -> Any:
         # What retry(), replace() and inherited priority send again is what delivery_info says: so it says the API's.
@@ -42,6 +44,8 @@ class Forwarder:
         if isinstance(received, RequirementError):
             # The bridge's pool ends such a task by itself, in order with the others.
             return self._handle(request) if self._on_ray else _fail(request, received)
+        if received.request.gpus and not self._on_ray and received.queue != self._settings.priority_queue:
+            self._warn_of_no_device(request.name, received)
         if self._belongs_elsewhere(received):
             logger.info(
                 "Task %s[%s] moved from %s to %s",
@@ -52,6 +56,17 @@ class Forwarder:
             )
             return moving.move(request, received.own_queue, priorities.MOST)
         return self._handle(request)
+
+    def _warn_of_no_device(self, name: str, received: Received) -> None:
+        """Once a task: somebody chose a plain worker's queue for it, and an explicit `queue=` always wins."""
+        if name not in self._warned:
+            self._warned.add(name)
+            logger.warning(
+                "Task %s asks for gpu=%d but came on queue %s: it runs on this worker without a device",
+                name,
+                received.request.gpus,
+                received.queue,
+            )
 
     def _belongs_elsewhere(self, received: Received) -> bool:
         if received.queue != self._settings.priority_queue:

@@ -13,6 +13,7 @@ from celery.utils.imports import symbol_by_name
 
 from celeray.scheduler import results
 from celeray.scheduler.amqp import amqp_class
+from celeray.scheduler.bridge import control as bridge_control
 from celeray.scheduler.defaults import Defaults, add_beneath, defaults_for, rebind_tasks, user_conf
 from celeray.scheduler.forwarding import ForwardStep
 from celeray.scheduler.holding import KeepHeld
@@ -23,7 +24,7 @@ from celeray.scheduler.topology import PRIORITY_STEPS, BrokerKind, kind_of_conf
 from celeray.scheduler.transport.counting import CountRuns
 from celeray.scheduler.worker_steps import CheckPromises, SelectQueues
 
-__all__ = ["create_amqp", "create_control", "install", "settings_of"]
+__all__ = ["bridge_control", "create_amqp", "create_control", "install", "settings_of"]
 
 
 def install(app: Any, settings: Settings | None = None) -> Settings:

@@ -20,6 +20,7 @@ if timeout := os.environ.get("TEST_VISIBILITY_TIMEOUT"):
         "unacked_restore_interval": 1,
         "unacked_restore_throttle": 1,
     }
+app.conf.worker_pool_restarts = True
 celeray.install(app)
 
 SMALL = {"gpu": True, "vram_gb": 4}

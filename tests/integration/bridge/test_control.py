@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from typing import Any
 
 import pytest
@@ -9,6 +10,8 @@ from celery import Celery
 from celery.exceptions import TaskRevokedError
 
 from celeray.scheduler.broker import broker_redis
+from celeray.scheduler.model import Reason
+from celeray.scheduler.placement import load_cycle, place
 from celeray.scheduler.status import TaskState
 from celeray.scheduler.status_store import StatusStore
 
@@ -104,6 +107,32 @@ def test_the_window_grows_and_shrinks_but_never_to_nothing(app: Celery, shared_b
     assert ask(app, node).stats()[node]["pool"]["max-concurrency"] == before
     (reply,) = app.control.pool_shrink(10_000, destination=[node], reply=True)
     assert "must hold at least 1" in reply[node]["error"]
+
+
+def test_a_pool_restart_replaces_the_executors(app: Celery, shared_bridge: LiveBridge) -> None:
+    node = shared_bridge.node
+    before = task(app, "here").delay().get(timeout=60)["pid"]
+    (reply,) = app.control.broadcast("pool_restart", destination=[node], reply=True)
+    assert reply[node] == {"ok": "reload started"}
+    assert task(app, "here").delay().get(timeout=60)["pid"] != before
+
+
+def test_a_placement_cycle_of_the_running_bridge_replays(
+    app: Celery, blocked: Any, shared_bridge: LiveBridge
+) -> None:
+    node = shared_bridge.node
+    waiting = task(app, "whole").delay(0.0)
+
+    def dumped() -> Any:
+        (reply,) = app.control.broadcast("placement_cycle", destination=[node], reply=True)
+        found = load_cycle(json.dumps(reply[node]))
+        return found if [entry.task_id for entry in found.waiting] == [waiting.id] else None
+
+    cycle = until(dumped, "the last cycle had the waiting task in it")
+    decisions = place(cycle.waiting, cycle.snapshot, cycle.policy)
+    assert not decisions.placements
+    assert set(decisions.waiting.values()) == {Reason.EXCLUSIVE}
+    waiting.revoke()
 
 
 def test_rate_limits(app: Celery, shared_bridge: LiveBridge) -> None:

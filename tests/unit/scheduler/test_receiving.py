@@ -173,6 +173,19 @@ class TestForwarder:
         assert moved.id == request.id
         assert receive(moved, Settings()) == Received(10, own, own, WHOLE if needs_ray else CPU)
 
+    def test_a_plain_worker_says_once_that_a_task_gets_no_device(
+        self, app: Celery, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        handled: list[Request] = []
+        forwarder = Forwarder(Settings(), handled.append, on_ray=False)
+        for _ in range(2):
+            app.tasks["film.declared"].apply_async(queue="cpu.analysis")
+            forwarder(fetched(app, "cpu.analysis"))
+        assert len(handled) == 2
+        assert [r.message for r in caplog.records if r.levelname == "WARNING"] == [
+            "Task film.declared asks for gpu=1 but came on queue cpu.analysis: it runs on this worker without a device"
+        ]
+
     @pytest.mark.parametrize("acks_late", [True, False])
     def test_a_plain_worker_ends_what_it_can_not_understand(self, app: Celery, acks_late: bool) -> None:
         app.tasks["film.plain"].acks_late = acks_late
