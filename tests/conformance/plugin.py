@@ -21,6 +21,7 @@ from celery.result import _set_task_join_will_block, allow_join_result
 from celery.utils.nodenames import anon_nodename
 
 from benchmarks.workers import WorkerProcess
+from tests.conformance.outcomes import outcome_of, worse
 from tests.conformance.relay import ADDRESS_VARIABLE, RelayServer
 from tests.conformance.state import mirrored_state
 from tests.conformance.worker import KINDS, external_worker
@@ -91,8 +92,8 @@ class ConformanceRun:
         if reported == "rerun":  # pytest-rerunfailures' own
             self._reruns[report.nodeid] += 1
             self._outcomes.pop(report.nodeid, None)
-        elif outcome := _outcome(report):
-            self._outcomes[report.nodeid] = _worse(self._outcomes.get(report.nodeid), outcome)
+        elif outcome := outcome_of(report):
+            self._outcomes[report.nodeid] = worse(self._outcomes.get(report.nodeid), outcome)
 
     def pytest_unconfigure(self) -> None:
         """A session that ends in an error of pytest's own leaves its fixtures as they are."""
@@ -108,19 +109,3 @@ class ConformanceRun:
             "relay_faults": self._relay_faults,
         }
         (self._directory / OUTCOMES_FILE).write_text(json.dumps(found))
-
-
-def _outcome(report: pytest.TestReport) -> str | None:
-    """passed, failed, error, skipped, xfailed or xpassed; None for a phase that decides nothing."""
-    if hasattr(report, "wasxfail"):
-        return "xfailed" if report.skipped else "xpassed"
-    if report.failed:
-        return "failed" if report.when == "call" else "error"
-    if report.skipped:
-        return "skipped"
-    return "passed" if report.when == "call" else None
-
-
-def _worse(known: str | None, new: str) -> str:
-    """A test has several reports (its phases, its subtests): one that failed decides."""
-    return known if known in {"failed", "error"} else new

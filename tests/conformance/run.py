@@ -16,9 +16,11 @@ from typing import Any
 import redis
 
 from celeray.scheduler.embedded_redis import EmbeddedRedis
+from tests.conformance.outcomes import FAILURES
 from tests.conformance.plugin import OUTCOMES_FILE
 from tests.conformance.runs import RUNS_VARIABLE, RunSite, read_runs
-from tests.conformance.suite import DESELECTED, REPOSITORY, suite_directory
+from tests.conformance.sdist import REPOSITORY, carried_tests
+from tests.conformance.suite import DESELECTED
 
 # A database that no test of the suite looks at.
 RUNS_DATABASE = 9
@@ -58,7 +60,7 @@ class SuiteRun:
         return sum(site.tasks for site in self.sites if site.pid == self.worker_pid)
 
     def report(self) -> dict[str, Any]:
-        failures = sorted(test for test, outcome in self.outcomes.items() if outcome in {"failed", "error"})
+        failures = sorted(test for test, outcome in self.outcomes.items() if outcome in FAILURES)
         slowest = sorted(self.durations, key=lambda test: -self.durations[test])[:SLOWEST]
         return {
             "counts": dict(sorted(Counter(self.outcomes.values()).items())),
@@ -77,7 +79,7 @@ class SuiteRun:
 def run_suite(worker: str, selection: Sequence[str], directory: Path, extra: Sequence[str] = ()) -> SuiteRun:
     """Run `selection` (paths or node ids) against a fresh `worker`; its log and the outcomes stay in `directory`."""
     directory.mkdir(parents=True, exist_ok=True)
-    suite = suite_directory()
+    suite = carried_tests("celery")
     begun = time.monotonic()
     with EmbeddedRedis(directory / "redis") as server:
         done = subprocess.run(

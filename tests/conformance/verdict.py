@@ -4,19 +4,19 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
+from tests.conformance.outcomes import FAILURES, PASSES
 from tests.conformance.run import SuiteRun
-from tests.conformance.suite import REPOSITORY
+from tests.conformance.sdist import REPOSITORY
 
 EXCEPTIONS_PAGE = REPOSITORY / "docs" / "conformance.md"
 _ROW = re.compile(r"^\|\s*`(?P<test>[^`]+)`\s*\|\s*(?P<reason>[^|]+?)\s*\|\s*$")
 
 
-def documented_exceptions(page: Path = EXCEPTIONS_PAGE) -> dict[str, str]:
-    """The table under the heading `Exceptions`: test (without `t/integration/`) -> reason."""
-    _, _, section = page.read_text().partition("\n## Exceptions\n")
+def documented_exceptions(heading: str = "Exceptions") -> dict[str, str]:
+    """The table under a heading: test (without `t/integration/`) -> reason."""
+    _, _, section = EXCEPTIONS_PAGE.read_text().partition(f"\n## {heading}\n")
     rows = (_ROW.match(line) for line in section.partition("\n## ")[0].splitlines())
     return {row["test"]: row["reason"] for row in rows if row}
 
@@ -24,10 +24,9 @@ def documented_exceptions(page: Path = EXCEPTIONS_PAGE) -> dict[str, str]:
 def owed(bridge: Mapping[str, str], prefork: Mapping[str, str] | None) -> list[str]:
     """Tests that pass on prefork and not on the bridge; without a prefork run, those that fail on the bridge."""
     if prefork is None:
-        return sorted(test for test, outcome in bridge.items() if outcome in {"failed", "error"})
-    passing = {"passed", "xpassed"}
+        return sorted(test for test, outcome in bridge.items() if outcome in FAILURES)
     return sorted(
-        test for test, outcome in prefork.items() if outcome in passing and bridge.get(test) not in passing
+        test for test, outcome in prefork.items() if outcome in PASSES and bridge.get(test) not in PASSES
     )
 
 

@@ -1,4 +1,4 @@
-"""A subset of Celery's own integration suite against the bridge, as CI runs it."""
+"""Subsets of Celery's and kombu's own integration suites against the bridge and the transport, as CI runs them."""
 
 from __future__ import annotations
 
@@ -9,7 +9,9 @@ from pathlib import Path
 
 import pytest
 
-from tests.conformance.suite import REPOSITORY
+from tests.conformance.kombu_suite import HEADING, run_kombu_suite
+from tests.conformance.sdist import REPOSITORY
+from tests.conformance.verdict import documented_exceptions
 
 SUBSET = REPOSITORY / "tests" / "conformance" / "subset.txt"
 DEADLINE_S = 540
@@ -34,3 +36,19 @@ def test_the_subset_passes_on_the_bridge_and_runs_in_actors(tmp_path: Path) -> N
     assert bridge["tasks_in_worker_process"] == 0
     assert bridge["tasks_outside_actors"] == 0
     assert bridge["tasks_by_actor"]
+
+
+QUICK = "BaseExchangeTypes or Priority or Message or PublishBatch or event_loop or Restore"
+
+
+@pytest.mark.integration
+@pytest.mark.timeout(300)
+@pytest.mark.parametrize(
+    "keyword", [QUICK, pytest.param("", marks=pytest.mark.slow)], ids=["subset", "whole"]
+)
+def test_kombus_suite_passes_on_the_leased_transport(tmp_path: Path, keyword: str) -> None:
+    run = run_kombu_suite("leased", tmp_path, ["-k", keyword])
+    failures = {test.removeprefix("t/integration/") for test in run.report()["failures"]}
+    documented = documented_exceptions(HEADING)
+    assert {test.partition("[")[0] for test in failures} <= set(documented)
+    assert run.report()["counts"]["passed"] > 30
