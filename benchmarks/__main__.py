@@ -11,13 +11,13 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from benchmarks import routing
+from benchmarks import batch, cpu_queue, routing, urgent
 from benchmarks.comparison import Plan, compare
 from benchmarks.machine import describe_machine
-from benchmarks.sides import SIDES
+from benchmarks.sides import TRANSPORTS, sides
 from celeray.scheduler.embedded_redis import EmbeddedRedis
 
-MEASURES = ("throughput", "latency", "routing")
+MEASURES = ("throughput", "latency", "routing", "cpu_queue", "urgent", "batch")
 REPETITIONS = 3
 
 
@@ -25,7 +25,10 @@ def parse_arguments(arguments: Sequence[str] | None = None) -> argparse.Namespac
     parser = argparse.ArgumentParser(prog="scripts/bench", description=__doc__)
     parser.add_argument("--only", action="append", choices=MEASURES, help="may be repeated (default: all)")
     parser.add_argument(
-        "--side", action="append", choices=tuple(SIDES), help="may be repeated (default: both)"
+        "--side", action="append", choices=tuple(sides()), help="may be repeated (default: all)"
+    )
+    parser.add_argument(
+        "--transport", choices=TRANSPORTS, default="leased", help="of the bridge (default: leased)"
     )
     parser.add_argument("--repetitions", type=int, default=REPETITIONS)
     parser.add_argument(
@@ -57,8 +60,9 @@ def run(options: argparse.Namespace, server: EmbeddedRedis, logs: Path) -> dict[
     wanted = set(options.only or MEASURES)
     report: dict[str, Any] = {"machine": describe_machine(server.url)}
     if wanted & {"throughput", "latency"}:
+        chosen = options.side or list(sides())
         plan = Plan(
-            sides=[SIDES[name] for name in options.side or SIDES],
+            sides=[found for name, found in sides(options.transport).items() if name in chosen],
             repetitions=1 if options.quick else options.repetitions,
             throughput="throughput" in wanted,
             latency="latency" in wanted,
@@ -69,6 +73,14 @@ def run(options: argparse.Namespace, server: EmbeddedRedis, logs: Path) -> dict[
     if "routing" in wanted:
         measured = routing.measure()
         report["routing_ms"] = {name: round(measured[f"{name}_s"] * 1e3, 4) for name in ("p50", "p95")}
+    if "cpu_queue" in wanted:
+        repetitions = 1 if options.quick else options.repetitions
+        report["cpu_queue"] = cpu_queue.measure(repetitions, logs, quick=options.quick)
+    if "urgent" in wanted:
+        report["urgent_ms"] = urgent.measure(logs, quick=options.quick)
+    if "batch" in wanted:
+        short = {"messages": batch.QUICK_MESSAGES, "repetitions": 1} if options.quick else {}
+        report["batch"] = batch.measure(server.url, os.environ["CELERY_RESULT_BACKEND"], **short)
     return report
 
 

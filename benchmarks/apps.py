@@ -5,19 +5,25 @@ Its addresses are Celery's own variables, CELERY_BROKER_URL and CELERY_RESULT_BA
 
 from __future__ import annotations
 
+import os
 import time
 
 from celery import Celery
 
+PLAIN_VARIABLE = "CELERAY_BENCH_PLAIN"
+"""1: events and the STARTED state are off on both sides."""
+
 # One executor for all tasks here, on the whole device: what is measured is a warm bridge.
 REQUEST = {"gpu": True, "executor": "bench"}
+
+WATCHED = os.environ.get(PLAIN_VARIABLE) != "1"
 
 app = Celery("benchmarks")
 app.conf.update(
     task_acks_late=True,
-    task_track_started=False,
+    task_track_started=WATCHED,
     task_send_sent_event=False,
-    worker_send_task_events=False,
+    worker_send_task_events=WATCHED,
     task_serializer="json",
     broker_connection_retry_on_startup=True,
 )

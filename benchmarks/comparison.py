@@ -18,6 +18,8 @@ from benchmarks.sides import Side, settings_in_force
 
 QUICK_RUN_S = 1.0
 QUICK_SAMPLES = 30
+RATIOS = {"prefork": "ratio", "prefork-plain": "ratio_to_plain"}
+"""Under which key the bridge's rate over that side's is shown."""
 
 
 @dataclass(frozen=True)
@@ -60,7 +62,7 @@ def compare(plan: Plan) -> dict[str, Any]:
 
 def _measure_side(side: Side, plan: Plan, measured: Measurements) -> None:
     with side.start(plan.log_directory / f"{side.name}.log") as worker:
-        measured.settings[side.name] = settings_in_force(worker)
+        measured.settings[side.name] = settings_in_force(side, worker)
         if plan.latency:
             samples = QUICK_SAMPLES if plan.quick else latency.SAMPLES
             measured.latencies[side.name] += latency.measure_latency(side, samples=samples)
@@ -76,13 +78,25 @@ def throughput_figures(measured: Measurements, mode: str) -> dict[str, Any]:
     runs = {name: drains for (kind, name), drains in measured.drains.items() if kind == mode}
     rates = {name: statistics.median(drain.rate for drain in drains) for name, drains in runs.items()}
     shown: dict[str, Any] = {name: round(rate, 1) for name, rate in rates.items()}
-    if {"prefork", "bridge"} <= rates.keys():
-        shown["ratio"] = round(rates["bridge"] / rates["prefork"], 2)
+    for stock, ratio in RATIOS.items():
+        if {stock, "bridge"} <= rates.keys():
+            shown[ratio] = round(rates["bridge"] / rates[stock], 2)
+    shown["cpu_us"] = {name: _cpu_us(drains) for name, drains in runs.items()}
     shown["runs"] = {
         name: [{"messages": drain.messages, "seconds": round(drain.seconds, 3)} for drain in drains]
         for name, drains in runs.items()
     }
     return shown
+
+
+def _cpu_us(drains: Sequence[throughput.Drain]) -> dict[str, int]:
+    """Microseconds of CPU time a task, by process, over all runs."""
+    messages = sum(drain.messages for drain in drains)
+    roles = {role for drain in drains for role in drain.cpu_s}
+    return {
+        role: round(sum(drain.cpu_s.get(role, 0.0) for drain in drains) / messages * 1e6)
+        for role in sorted(roles)
+    }
 
 
 def latency_figures(taken: Sequence[float]) -> dict[str, float]:

@@ -7,12 +7,14 @@ empty: late acks are on, so an empty set means that every outcome is settled and
 from __future__ import annotations
 
 import time
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from typing import Any
 
 import redis
 
 from benchmarks import apps
+from benchmarks.cpu import CpuMeter
 from benchmarks.messages import preload
 from benchmarks.sides import Side
 from benchmarks.workers import REPLY_DEADLINE_S, WorkerProcess
@@ -34,6 +36,8 @@ class Drain:
 
     messages: int
     seconds: float
+    cpu_s: Mapping[str, float] = field(default_factory=dict)
+    """CPU time by process, see `cpu.CpuMeter`."""
 
     @property
     def rate(self) -> float:
@@ -63,13 +67,15 @@ def drain(side: Side, worker: WorkerProcess, mode: str, count: int) -> Drain:
         backend.flushdb()
         before = _ran(worker, task)
         preload(broker, task, side.queue, count)
+        meter = CpuMeter(worker, broker)
         _consume(worker, side.queue, wanted=True)
         seconds = _time_drain(broker, side.queue, count)
+        cpu_s = meter.seconds()
         ran = _ran(worker, task) - before
         stored = sum(1 for _ in backend.scan_iter(_RESULTS, count=10_000)) if mode == "stored" else 0
     if ran != count or (mode == "stored" and stored != count):
         raise RuntimeError(f"{side.name}, {mode}: {count} messages, {ran} tasks ran, {stored} results")
-    return Drain(count, seconds)
+    return Drain(count, seconds, cpu_s)
 
 
 def _consume(worker: WorkerProcess, queue: str, *, wanted: bool) -> None:

@@ -42,6 +42,12 @@ class WorkerProcess:
         """None while it runs."""
         return self._process.poll() if self._process else None
 
+    @property
+    def pid(self) -> int:
+        """Of the worker's main process, once it was started."""
+        assert self._process is not None
+        return self._process.pid
+
     def stats(self) -> dict[str, Any]:
         """The worker's own `inspect stats`."""
         return self._inspect("stats")

@@ -9,18 +9,22 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from celeray.scheduler.fencing import current_fence as current_fence
     from celeray.scheduler.installation import install as install
     from celeray.scheduler.require import require as require
     from celeray.scheduler.settings import Settings as Settings
+    from celeray.scheduler.submission.batch import submit_batch as submit_batch
 
     __version__: str
 
-__all__ = ["Settings", "__version__", "install", "require"]
+__all__ = ["Settings", "__version__", "current_fence", "install", "require", "submit_batch"]
 
 _HOMES = {
+    "current_fence": "celeray.scheduler.fencing",
     "install": "celeray.scheduler.installation",
     "require": "celeray.scheduler.require",
     "Settings": "celeray.scheduler.settings",
+    "submit_batch": "celeray.scheduler.submission.batch",
 }
 
 

@@ -2,8 +2,17 @@
 
 from __future__ import annotations
 
-from celeray.scheduler.cluster import EndCause, ExecutorEnded, ExecutorStarted, NodeRead, RunEnded, RunStarted
-from tests.integration.actors.live import LiveCluster
+from celeray.scheduler.cluster import (
+    EndCause,
+    ExecutorEnded,
+    ExecutorStarted,
+    NodeRead,
+    RunEnded,
+    RunReturned,
+    RunSpec,
+    RunStarted,
+)
+from tests.integration.actors.live import LiveCluster, payload
 
 Place = tuple[str, tuple[str, ...]]
 """A node and devices on it that an executor may have."""
@@ -21,6 +30,23 @@ class ClusterContract:
         live.cluster.stop_executor(spec.executor_id, force=False)
         assert live.ended(spec).cause is EndCause.STOPPED
         assert self._kinds(live, spec.executor_id) == [ExecutorStarted, RunEnded, RunEnded, ExecutorEnded]
+
+    def test_a_batch_runs_in_order_and_each_run_ends_for_itself(
+        self, live: LiveCluster, place: Place
+    ) -> None:
+        node, devices = place
+        spec = live.spec(node, *devices)
+        live.start(spec)
+        run_ids = [9001, 9002, 9003]
+        live.run_batch(spec, *(RunSpec(run_id, "t", payload("simple.noop")) for run_id in run_ids))
+        assert [live.outcome(run_id)[:2] for run_id in run_ids] == [(0, "None")] * 3
+        assert live.run(spec, "simple.noop")[:2] == (0, "None")
+        live.cluster.stop_executor(spec.executor_id, force=False)
+        assert live.ended(spec).cause is EndCause.STOPPED
+        ended = [e for e in live.events if isinstance(e, RunEnded) and e.executor_id == spec.executor_id]
+        assert [event.run_id for event in ended[:3]] == run_ids
+        kinds = [kind for kind in self._kinds(live, spec.executor_id) if kind is not RunReturned]
+        assert kinds == [ExecutorStarted, *[RunEnded] * 4, ExecutorEnded]
 
     def test_a_fresh_executor_runs_once_and_ends(self, live: LiveCluster, place: Place) -> None:
         node, devices = place

@@ -12,6 +12,7 @@ from celery.app.utils import find_app
 from celery.worker import state as worker_state
 
 from celeray.scheduler.cluster import AppSpec, ExecutorSpec
+from celeray.scheduler.gating import gate_tasks
 from celeray.scheduler.installation import install
 from celeray.scheduler.settings import Settings
 
@@ -59,6 +60,7 @@ def load_app(spec: AppSpec) -> Celery:
         hostname=spec.hostname,
     )
     trace.setup_worker_optimizations(app, spec.hostname)
+    gate_tasks(app)
     for name, task in app.tasks.items():
         task.__trace__ = trace.build_tracer(name, task, app.loader, spec.hostname, app=app)
     worker_state.reset_state()

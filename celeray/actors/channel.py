@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from multiprocessing.connection import Connection
 from typing import Any
 
-from celeray.scheduler.cluster import ExecutorSpec, RunSpec
+from celeray.scheduler.cluster import ExecutorSpec
 
 PICKLE_PROTOCOL = 5
 
@@ -36,7 +36,8 @@ class StartExecutor:
 @dataclass(frozen=True, slots=True)
 class Run:
     executor_id: str
-    run: RunSpec
+    runs: bytes
+    """Pickled tuple of `RunSpec`: the driver hands it on as it is."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,13 +58,22 @@ class ReadNode:
 
 
 @dataclass(frozen=True, slots=True)
+class KeepAlive:
+    """The bridge has renewed its leases: its executors may go on."""
+
+    sent_at: float
+    """Monotonic seconds before the renewal was sent."""
+    lease_s: float
+
+
+@dataclass(frozen=True, slots=True)
 class Stop:
     """End all executors, disconnect and exit."""
 
     timeout_s: float
 
 
-Command = StartExecutor | Run | StopExecutor | SignalExecutor | ReadNode | Stop
+Command = StartExecutor | Run | StopExecutor | SignalExecutor | ReadNode | KeepAlive | Stop
 
 
 def encode(values: Sequence[Any]) -> bytes:

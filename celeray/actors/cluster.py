@@ -16,12 +16,14 @@ from threading import Event, Lock, Thread
 from celeray.actors.channel import (
     Command,
     DriverConfig,
+    KeepAlive,
     ReadNode,
     Run,
     SignalExecutor,
     StartExecutor,
     Stop,
     StopExecutor,
+    encode,
 )
 from celeray.actors.driver_process import DriverProcess, redirect_target
 from celeray.scheduler.cluster import (
@@ -96,8 +98,8 @@ class RayCluster:
     def start_executor(self, spec: ExecutorSpec) -> None:
         self._put(StartExecutor(spec))
 
-    def run(self, executor_id: str, run: RunSpec) -> None:
-        self._put(Run(executor_id, run))
+    def run(self, executor_id: str, *runs: RunSpec) -> None:
+        self._put(Run(executor_id, encode(runs)))
 
     def stop_executor(self, executor_id: str, *, force: bool) -> None:
         self._put(StopExecutor(executor_id, force))
@@ -107,6 +109,9 @@ class RayCluster:
 
     def read_node(self, node_id: str) -> None:
         self._put(ReadNode(node_id))
+
+    def keep_alive(self, sent_at: float, lease_s: float) -> None:
+        self._put(KeepAlive(sent_at, lease_s))
 
     def _put(self, command: Command) -> None:
         # Between two children there is no executor that a command could be for.

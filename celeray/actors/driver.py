@@ -20,6 +20,7 @@ from celeray.actors import channel, ray_session
 from celeray.actors.channel import (
     Command,
     DriverConfig,
+    KeepAlive,
     ReadNode,
     Run,
     SignalExecutor,
@@ -29,6 +30,7 @@ from celeray.actors.channel import (
 )
 from celeray.actors.event_port import BRIDGE_GONE, UNREACHABLE, EventPort
 from celeray.actors.ray_errors import describe, is_connection_error
+from celeray.actors.supervision import Heartbeat, Renewal
 from celeray.scheduler.cluster import ClusterUp
 
 if TYPE_CHECKING:
@@ -58,6 +60,7 @@ class Driver:
         self._stopping = Event()
         self._nodes: Nodes = Nodes(port, config.simulate_gpus, config.reading_interval_s)
         self._executors: Executors = Executors(port, self._nodes)
+        self._heartbeat = Heartbeat(config.bridge_id)
 
     def serve(self, early: Sequence[Command] = ()) -> int:
         """Take commands until the bridge stops this process or is gone; the exit code.
@@ -84,8 +87,8 @@ class Driver:
     def _obey(self, command: Command) -> None:
         try:
             match command:
-                case Run(executor_id, run):
-                    self._executors.run(executor_id, run)
+                case Run(executor_id, runs):
+                    self._executors.run(executor_id, runs)
                 case StartExecutor(spec):
                     self._executors.start(spec)
                 case StopExecutor(executor_id, force):
@@ -94,6 +97,9 @@ class Driver:
                     self._executors.signal(executor_id, signum)
                 case ReadNode(node_id):
                     self._nodes.read_now(node_id)
+                case KeepAlive(sent_at, lease_s):
+                    self._heartbeat.renewed(Renewal(sent_at, lease_s))
+                    self._beat()
         except Exception as error:
             logger.exception("command failed: %r", command)
             if is_connection_error(error):
@@ -108,10 +114,14 @@ class Driver:
             while not self._stopping.wait(TICK_S):
                 self._nodes.tick()
                 self._executors.check()
+                self._beat()
         except Exception as error:
             if not self._stopping.is_set():
                 logger.exception("the cluster can't be looked after")
                 self._port.give_up(describe(error))
+
+    def _beat(self) -> None:
+        self._heartbeat.tick(self._nodes.agents(), self._executors.processes())
 
     def _watch_ray(self) -> None:
         while not self._stopping.wait(1.0):

@@ -16,7 +16,9 @@ from typing import Any
 
 import ray
 
+from celeray.actors import channel
 from celeray.actors.event_port import EventPort
+from celeray.actors.journal import read_journal
 from celeray.actors.nodes import Nodes
 from celeray.actors.processes import ProcessId
 from celeray.actors.ray_errors import describe
@@ -83,13 +85,38 @@ class Endings:
             remark = f"Ray could not be asked about it: {describe(error)}"
         if remark == NODE_LOST:
             end = replace(end, cause=EndCause.NODE_LOST)
+        elif remark is None and self._was_ended(node_id, process):
+            end = replace(
+                end, cause=EndCause.LEASE_LOST, detail="its bridge did not renew its leases in time"
+            )
         elif remark is not None:
             end = replace(end, detail=f"{end.detail} ({remark})")
+        if process is not None:
+            end = self._with_progress(end, node_id, process)
         try:
             then()
         except Exception:
             logger.exception("executor %s could not be forgotten", end.executor_id)
         self._port.emit(end)
+
+    def _with_progress(self, end: ExecutorEnded, node_id: str, process: ProcessId) -> ExecutorEnded:
+        """With what the executor wrote about its last batch; the ends of runs that are in there are told first."""
+        if end.cause is EndCause.NODE_LOST:
+            return end
+        try:
+            if (agent := self._nodes.agent(node_id)) is None:
+                return end
+            call = agent.take_journal.remote(process.pid, end.executor_id)
+            journal = ray.get(call, timeout=ASK_TIMEOUT_S)
+        except Exception as error:  # noqa: BLE001 - Ray raises its own errors, ValueError and RuntimeError
+            logger.warning("the journal of executor %s can't be read: %s", end.executor_id, describe(error))
+            return end
+        if journal is None:
+            return end
+        ended, progress = read_journal(end.executor_id, journal)
+        if ended:
+            self._port.forward(channel.encode(ended))
+        return replace(end, progress=progress)
 
     def _wait_gone(self, node_id: str, process: ProcessId | None) -> str | None:
         """None when the process is gone, else what was found instead."""
@@ -111,6 +138,16 @@ class Endings:
                     return NODE_LOST
             time.sleep(POLL_S)
         return None
+
+    def _was_ended(self, node_id: str, process: ProcessId | None) -> bool:
+        """Whether the node's agent killed it since the bridge did not renew its leases."""
+        if process is None or self._nodes.agent(node_id) is None:
+            return False
+        try:
+            return self._ask(node_id, "was_ended", process)
+        except Exception as error:  # noqa: BLE001 - as above
+            logger.debug("no answer about the end of %s: %s", process, describe(error))
+            return False
 
     def _ask(self, node_id: str, method: str, *args: Any) -> bool:
         """What the node's agent answers; True while there is none to ask.

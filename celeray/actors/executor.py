@@ -40,10 +40,10 @@ class Executor:
         self._core.load()
         return this_process()
 
-    def run(self, run: bytes) -> bytes:
-        """Run one task: a pickled `RunSpec`; returns as `ExecutorCore.run` does."""
+    def run(self, runs: bytes) -> bytes:
+        """Run tasks: a pickled tuple of `RunSpec`; returns as `ExecutorCore.run` does."""
         assert self._core is not None
-        return self._core.run(pickle.loads(run))  # noqa: S301 - from the driver of this executor
+        return self._core.run(pickle.loads(runs))  # noqa: S301 - from the driver of this executor
 
     def shutdown(self) -> None:
         """Leave after what was called before, with Celery's shutdown signals."""

@@ -6,7 +6,10 @@ each end. The end of a run is the very frame that the driver passes to the bridg
 
 from __future__ import annotations
 
+import gc
 import pickle
+import time
+from collections.abc import Sequence
 
 import psutil
 from celery import Celery
@@ -14,14 +17,16 @@ from celery.app.trace import fast_trace_task
 
 from celeray.actors import simulated
 from celeray.actors.app_loading import announce_shutdown, load_app, prepare_environment
+from celeray.actors.batch import Batch
 from celeray.actors.channel import encode
+from celeray.actors.journal import Journal
 from celeray.actors.soft_limit import SoftTimeLimit
 from celeray.actors.tracing import Left, run_task
-from celeray.scheduler.cluster import ExecutorSpec, RunEnded, RunSpec
+from celeray.scheduler.cluster import ExecutorSpec, RunEnded, RunReturned, RunSpec
 from celeray.scheduler.model import MIB
 
 ENDED = b"E"
-"""Before the frame of a `RunEnded`."""
+"""Before a frame of `RunEnded` and `RunReturned`."""
 LEFT = b"L"
 """Before the text of why a task ended its process."""
 
@@ -41,6 +46,8 @@ class ExecutorCore:
         self._limit = SoftTimeLimit(fast_trace_task)
         self._process = psutil.Process()
         self._app: Celery | None = None
+        self._journal: Journal | None = None
+        """Made with the first batch."""
         self._holding = False
 
     def load(self) -> None:
@@ -54,27 +61,52 @@ class ExecutorCore:
             simulated.register(self._holds_folder, self._spec.device_uuids)
         self._app = load_app(self._spec.app)
         self._limit.install()
+        # What was imported stays, so no collection has to walk it: a model's libraries are a million objects.
+        gc.collect()
+        gc.freeze()
 
-    def run(self, run: RunSpec) -> bytes:
-        """Run one task; raises nothing that the task raised.
+    def run(self, runs: Sequence[RunSpec]) -> bytes:
+        """Run tasks one after the other; raises nothing that a task raised.
 
         Returns:
             `ENDED` and the frame to pass to the bridge, or `LEFT` and a text in UTF-8.
         """
-        assert self._app is not None
         self._hold_reservation()
+        ends = self._run_one(runs[0]) if len(runs) == 1 else self._run_batch(runs)
+        if isinstance(ends, Left):
+            return LEFT + ends.detail.encode()
+        last = ends[-1]
+        if isinstance(last, RunEnded):
+            ends[-1] = last._replace(rss_mib=self._rss_mib())
+        return ENDED + encode(ends)
+
+    def _run_one(self, run: RunSpec) -> list[RunEnded | RunReturned] | Left:
+        begin = time.monotonic()
+        outcome = self._trace(run)
+        if isinstance(outcome, Left):
+            return outcome
+        seconds = time.monotonic() - begin
+        return [RunEnded(self._spec.executor_id, run.run_id, outcome, None, seconds)]
+
+    def _run_batch(self, runs: Sequence[RunSpec]) -> list[RunEnded | RunReturned] | Left:
+        assert self._app is not None
+        if self._journal is None:
+            self._journal = Journal(self._spec.executor_id)
+        return Batch(self._spec.executor_id, self._journal, self._app.backend).run(runs, self._trace)
+
+    def _trace(self, run: RunSpec) -> bytes | Left:
+        assert self._app is not None
         # The bridge pickled it from Celery's own request; the body inside is decoded by accept_content.
         arguments = pickle.loads(run.payload)  # noqa: S301
-        outcome = run_task(self._app, arguments, self._limit, run.soft_time_limit)
-        if isinstance(outcome, Left):
-            return LEFT + outcome.detail.encode()
-        ended = RunEnded(self._spec.executor_id, run.run_id, outcome, self._rss_mib())
-        return ENDED + encode((ended,))
+        return run_task(self._app, arguments, self._limit, run.soft_time_limit)
 
     def shutdown(self) -> None:
         """Send Celery's shutdown signal, as a prefork child does that ends by itself."""
         if self._app is not None:
             announce_shutdown(self._spec.app.hostname)
+        if self._journal is not None:
+            self._journal.close()
+            self._journal = None
 
     def _hold_reservation(self) -> None:
         # With the first task, as a model is loaded then; a later hold() of a task stays.

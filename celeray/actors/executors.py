@@ -13,10 +13,11 @@ from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy, Place
 from celeray.actors.endings import Endings
 from celeray.actors.event_port import EventPort
 from celeray.actors.nodes import Nodes
+from celeray.actors.processes import ProcessId
 from celeray.actors.ray_errors import describe, is_connection_error
 from celeray.actors.single import FreshExecutor
 from celeray.actors.warm import WarmExecutor
-from celeray.scheduler.cluster import EndCause, ExecutorEnded, ExecutorSpec, RunSpec
+from celeray.scheduler.cluster import EndCause, ExecutorEnded, ExecutorSpec
 
 POLL_S = 0.02
 
@@ -55,9 +56,10 @@ class Executors:
         if (executor := self._live.get(executor_id)) is not None:
             executor.fail(describe(error))
 
-    def run(self, executor_id: str, run: RunSpec) -> None:
+    def run(self, executor_id: str, runs: bytes) -> None:
+        """Hand pickled `RunSpec`s over, as they are."""
         if (executor := self._live.get(executor_id)) is not None:
-            executor.run(run)
+            executor.run(runs)
 
     def stop(self, executor_id: str, *, force: bool) -> None:
         if (executor := self._live.get(executor_id)) is not None:
@@ -78,6 +80,14 @@ class Executors:
             Exception: Ray can't be reached.
         """
         self._each(lambda executor: executor.check())
+
+    def processes(self) -> dict[str, frozenset[ProcessId]]:
+        """The processes of all executors that are known to have one, by node."""
+        found: dict[str, set[ProcessId]] = {}
+        for executor in list(self._live.values()):
+            if executor.process is not None:
+                found.setdefault(executor.node_id, set()).add(executor.process)
+        return {node_id: frozenset(processes) for node_id, processes in found.items()}
 
     def stop_all(self, timeout_s: float) -> None:
         """End all: with Celery's shutdown signals in the first half of the time, then by force."""

@@ -19,5 +19,5 @@ def run_fresh(spec: ExecutorSpec, run: RunSpec, holds_folder: str | None) -> Ite
     core = ExecutorCore(spec, holds_folder)
     core.load()
     yield this_process()
-    yield core.run(run)
+    yield core.run((run,))
     core.shutdown()

@@ -1,4 +1,4 @@
-"""The node agent: one detached Ray actor a node that reads its devices and watches processes.
+"""The node agent: one detached Ray actor a node that reads its devices, and watches and ends processes.
 
 It outlives the bridge that made it and is found again by name. The name carries celeray's version, so that bridges of
 two versions side by side never share one.
@@ -7,7 +7,9 @@ two versions side by side never share one.
 from __future__ import annotations
 
 import os
+import signal
 import socket
+from collections.abc import Sequence
 from dataclasses import dataclass
 from importlib.metadata import version
 from threading import Lock
@@ -15,9 +17,11 @@ from typing import Any
 
 import psutil
 
+from celeray.actors.journal import sweep_journals, take_journal
 from celeray.actors.nvml import NvmlReader
 from celeray.actors.processes import ProcessId, find, is_alive
 from celeray.actors.simulated import SPEC_VARIABLE, SimulatedDevices
+from celeray.actors.supervision import Supervisor
 from celeray.scheduler.model import MIB, DeviceReading
 
 INITIAL_PID_NAMESPACE = "pid:[4026531836]"
@@ -63,6 +67,7 @@ class NodeAgent:
         self._simulated = SimulatedDevices(spec, node_id) if spec else None
         self._nvml = None if spec else NvmlReader()
         self._lock = Lock()
+        self._supervisor = Supervisor(lambda process: self.signal(process, signal.SIGKILL))
 
     def read(self) -> AgentReading:
         """Read everything once. Devices are empty where NVML does not answer."""
@@ -85,6 +90,11 @@ class NodeAgent:
         """Whether a process of this node still runs."""
         return is_alive(process)
 
+    def take_journal(self, pid: int, executor_id: str) -> bytes | None:
+        """The journal of a dead executor of this node, which is then removed. None: it has none."""
+        sweep_journals()
+        return take_journal(pid, executor_id)
+
     def signal(self, process: ProcessId, signum: int) -> bool:
         """Send a signal to an executor of this node; whether there was one to send it to.
 
@@ -96,6 +106,22 @@ class NodeAgent:
             return False
         found.send_signal(signum)
         return True
+
+    def keep_alive(self, bridge_id: str, processes: Sequence[ProcessId], deadline: float | None) -> float:
+        """The bridge's executors on this node may go on until `deadline`; see `celeray.actors.supervision`.
+
+        Args:
+            processes: all of them, each time.
+            deadline: on this agent's monotonic clock; None: as before.
+
+        Returns:
+            This agent's monotonic clock in seconds.
+        """
+        return self._supervisor.keep_alive(bridge_id, processes, deadline)
+
+    def was_ended(self, process: ProcessId) -> bool:
+        """Whether this agent killed a process since its bridge did not renew its leases."""
+        return self._supervisor.was_ended(process)
 
 
 def _pids_visible() -> bool:

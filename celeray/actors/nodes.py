@@ -107,6 +107,10 @@ class Nodes:
         node = self._nodes.get(node_id)
         return None if node is None else node.agent
 
+    def agents(self) -> dict[str, Any]:
+        """Handles of all agents, by node."""
+        return {node_id: node.agent for node_id, node in self._nodes.items() if node.agent is not None}
+
     def group(self, node_id: str, uuid: str) -> PlacementGroup | None:
         """The placement group of a leased device."""
         node = self._nodes.get(node_id)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pickle
 from collections.abc import Callable
 from functools import partial
 from threading import Lock, Thread
@@ -54,8 +55,9 @@ class FreshExecutor:
         )
         self._holds_folder = holds_folder
 
-    def run(self, run: RunSpec) -> None:
+    def run(self, runs: bytes) -> None:
         """Start the process for this one task. A second run is a defect of the caller and is ignored."""
+        (run,) = pickle.loads(runs)  # noqa: S301 - the bridge's own, see channel.py
         with self._lock:
             if self._stream is not None or self._stopping or self._ended:
                 return

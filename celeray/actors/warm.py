@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import pickle
 from collections.abc import Callable
 from concurrent.futures import Future
 from functools import partial
@@ -12,7 +11,6 @@ from typing import Any
 import ray
 from ray.exceptions import ActorUnavailableError, RayActorError
 
-from celeray.actors.channel import PICKLE_PROTOCOL
 from celeray.actors.endings import Endings
 from celeray.actors.event_port import EventPort
 from celeray.actors.executor import Executor
@@ -24,7 +22,6 @@ from celeray.scheduler.cluster import (
     ExecutorEnded,
     ExecutorSpec,
     ExecutorStarted,
-    RunSpec,
 )
 
 ACTOR_DEAD = 4
@@ -64,9 +61,9 @@ class WarmExecutor:
         self._then(self._actor.identify.remote(), self._on_identified)
         self._then(self._actor.load.remote(self._spec, holds_folder), self._on_loaded)
 
-    def run(self, run: RunSpec) -> None:
-        """Run one task after those that it already has."""
-        self._then(self._submit(pickle.dumps(run, PICKLE_PROTOCOL)), self._on_outcome)
+    def run(self, runs: bytes) -> None:
+        """Run tasks, one or a batch, after those that it already has."""
+        self._then(self._submit(runs), self._on_outcome)
 
     def stop(self, *, force: bool) -> None:
         """End it: after its current run, or at once."""

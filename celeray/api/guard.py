@@ -15,17 +15,8 @@ from starlette.datastructures import Headers, MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from celeray.api import problems
+from celeray.api.headers import SAFE_HEADERS
 from celeray.scheduler.errors import ConfigurationError
-
-HEADERS = {
-    "X-Content-Type-Options": "nosniff",
-    "Cache-Control": "no-store",
-    "Referrer-Policy": "no-referrer",
-    "X-Frame-Options": "DENY",
-}
-CONTENT_POLICY = "default-src 'none'; frame-ancestors 'none'"
-HAS_SCRIPTS = frozenset({"/docs", "/redoc"})
-"""Pages of FastAPI's own, which the content policy of the JSON routes would break."""
 
 
 class Guard:
@@ -43,10 +34,8 @@ class Guard:
         async def send_guarded(message: Message) -> None:
             if message["type"] == "http.response.start":
                 headers = MutableHeaders(scope=message)
-                for name, value in HEADERS.items():
+                for name, value in SAFE_HEADERS.items():
                     headers.setdefault(name, value)
-                if scope["path"] not in HAS_SCRIPTS:
-                    headers.setdefault("Content-Security-Policy", CONTENT_POLICY)
             await send(message)
 
         host = _name(Headers(scope=scope).get("host", ""))
@@ -71,8 +60,8 @@ def check_bind(host: str, *, allow_remote: bool) -> None:
     if allow_remote or host == "localhost" or (_is_address(host) and ipaddress.ip_address(host).is_loopback):
         return
     raise ConfigurationError(
-        f"api_host={host!r}: not a loopback address, and the API asks nobody for a token; put a proxy with "
-        f"authentication in front, or set api_allow_remote (--allow-remote) where the network is trusted"
+        f"api_host={host!r}: not a loopback address; set api_allow_remote (--allow-remote) to serve others too. "
+        "Every request then needs a token, and a proxy in front has to encrypt"
     )
 
 

@@ -13,6 +13,8 @@ from fastapi.responses import JSONResponse
 from redis import RedisError
 from starlette.exceptions import HTTPException
 
+from celeray.api.headers import SAFE_HEADERS
+from celeray.scheduler.errors import OperatorInputError, PauseUnsupportedError, UnknownQueueError
 from celeray.scheduler.status_store import UnreadableStatusError
 
 MEDIA_TYPE = "application/problem+json"
@@ -25,13 +27,17 @@ class Problem(Exception):  # noqa: N818 - the standard's word for it
     Attributes:
         status: the HTTP status.
         detail: a sentence for the reader.
+        headers: of the response.
         more: members beside those of the standard.
     """
 
-    def __init__(self, status: int, detail: str, **more: Any) -> None:
+    def __init__(
+        self, status: int, detail: str, *, headers: dict[str, str] | None = None, **more: Any
+    ) -> None:
         super().__init__(detail)
         self.status = status
         self.detail = detail
+        self.headers = headers
         self.more = more
 
 
@@ -53,11 +59,19 @@ def response(status: int, detail: str, *, headers: dict[str, str] | None = None,
     return JSONResponse(content, status_code=status, media_type=MEDIA_TYPE, headers=headers)
 
 
+def response_to(problem: Problem) -> JSONResponse:
+    """A raised problem as a response."""
+    return response(problem.status, problem.detail, headers=problem.headers, **problem.more)
+
+
 def install(app: FastAPI) -> None:
     """Make every error of `app` a problem document."""
     app.add_exception_handler(Problem, _problem)
     app.add_exception_handler(HTTPException, _http_error)
     app.add_exception_handler(RequestValidationError, _invalid)
+    app.add_exception_handler(UnknownQueueError, _unknown_queue)
+    app.add_exception_handler(PauseUnsupportedError, _unsupported)
+    app.add_exception_handler(OperatorInputError, _bad_input)
     app.add_exception_handler(RedisError, _no_redis)
     app.add_exception_handler(UnreadableStatusError, _unreadable)
     app.add_exception_handler(Exception, _defect)
@@ -65,7 +79,21 @@ def install(app: FastAPI) -> None:
 
 async def _problem(_: Request, error: Exception) -> JSONResponse:
     assert isinstance(error, Problem)
-    return response(error.status, error.detail, **error.more)
+    return response_to(error)
+
+
+async def _unknown_queue(_: Request, error: Exception) -> JSONResponse:
+    return response(HTTPStatus.NOT_FOUND, str(error))
+
+
+async def _unsupported(_: Request, error: Exception) -> JSONResponse:
+    return response(HTTPStatus.CONFLICT, str(error))
+
+
+async def _bad_input(_: Request, error: Exception) -> JSONResponse:
+    assert isinstance(error, OperatorInputError)
+    errors = [{"parameter": error.key, "detail": f"expected {error.bound}"}]
+    return response(HTTPStatus.UNPROCESSABLE_ENTITY, str(error), errors=errors)
 
 
 async def _http_error(request: Request, error: Exception) -> JSONResponse:
@@ -81,7 +109,7 @@ async def _http_error(request: Request, error: Exception) -> JSONResponse:
 async def _invalid(_: Request, error: Exception) -> JSONResponse:
     assert isinstance(error, RequestValidationError)
     errors = [
-        {"parameter": ".".join(str(part) for part in item["loc"][1:]), "detail": item["msg"]}
+        {"parameter": ".".join(map(str, item["loc"][1:] or item["loc"])), "detail": item["msg"]}
         for item in error.errors()
     ]
     detail = "; ".join(f"{item['parameter']}: {item['detail']}" for item in errors)
@@ -107,4 +135,5 @@ async def _defect(_: Request, error: Exception) -> JSONResponse:
         HTTPStatus.INTERNAL_SERVER_ERROR, "a defect of celeray; its log has the cause under this id"
     )
     logger.error("%s", made["instance"], exc_info=error)
-    return JSONResponse(made, status_code=made["status"], media_type=MEDIA_TYPE)
+    # Starlette answers this one outside of every middleware.
+    return JSONResponse(made, status_code=made["status"], media_type=MEDIA_TYPE, headers=SAFE_HEADERS)

@@ -41,6 +41,8 @@ def serve(app: FastAPI, listener: socket.socket, *, log_level: str = "warning") 
         log_level=log_level,
         access_log=False,
         server_header=False,
+        # Whoever is on this machine could name any address there, and failed authentication is counted by address.
+        proxy_headers=False,
         h11_max_incomplete_event_size=HEADERS_MAX,
         timeout_graceful_shutdown=GRACE_S,
     )

@@ -33,3 +33,8 @@ class Snapshots:
             if self._taken is None or now - self._taken[0] > MAX_AGE_S:
                 self._taken = now, read_overview(self.store, self.settings, self._clock.time())
             return self._taken[1]
+
+    def forget(self) -> None:
+        """After a write, so that who wrote sees it."""
+        with self._lock:
+            self._taken = None

@@ -12,10 +12,14 @@ from celeray.cli.lazy import LazyGroup
 COMMANDS = {
     "up": "celeray.cli.up:up",
     "bridge": "celeray.cli.bridge:bridge",
+    "keeper": "celeray.cli.keeper:keeper",
     "api": "celeray.cli.api:api",
     "node": "celeray.cli.node:node",
     "status": "celeray.cli.status:status",
     "get": "celeray.cli.get:get",
+    "pause": "celeray.cli.pause:pause",
+    "resume": "celeray.cli.pause:resume",
+    "token": "celeray.cli.token:token",
     "config": "celeray.cli.config:config",
     "doctor": "celeray.cli.doctor:doctor",
 }

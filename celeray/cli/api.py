@@ -21,7 +21,10 @@ from celeray.cli.options import app_option, config_option, environment_url, open
     "--port", type=click.IntRange(0, 65535), help="0: a free one. Default: api_port of the settings, 8000."
 )
 @click.option(
-    "--allow-remote", is_flag=True, default=None, help="Listen on more than loopback, with no token."
+    "--allow-remote",
+    is_flag=True,
+    default=None,
+    help="Listen on more than loopback; every request then needs a token.",
 )
 @config_option
 def api(
@@ -37,12 +40,13 @@ def api(
 ) -> None:
     """Serve REST, /metrics, /healthz and /readyz from what Redis holds.
 
-    Needs no Ray, and without -A none of your code.
+    Needs no Ray, and without -A none of your code. What changes something needs a token: see `celeray token`.
     """
+    from celeray.api.access import check_start
     from celeray.api.app import create_app
-    from celeray.api.guard import check_bind
     from celeray.api.results import ResultReader
     from celeray.api.serve import listen, serve
+    from celeray.api.token_file import TokenFile
 
     url = redis_url or (None if app else environment_url())
     place = open_place(
@@ -55,11 +59,15 @@ def api(
         api_allow_remote=allow_remote,
     )
     settings = place.settings
-    check_bind(settings.api_host, allow_remote=settings.api_allow_remote)
+    check_start(settings)
     if place.app is not None and not result_backend:
         results = ResultReader(place.app)
     else:
         results = ResultReader.from_url(result_backend or url or "")
     listener = listen(settings.api_host, settings.api_port)
     click.echo(f"API on http://{settings.api_host}:{listener.getsockname()[1]}")
-    serve(create_app(settings, place.store, results), listener)
+    tokens = TokenFile(settings.tokens_file)
+    click.echo(
+        f"{len(tokens.tokens()) or 'no'} token(s) in {tokens.path.absolute()}; without one it only reads"
+    )
+    serve(create_app(settings, place.store, results, place.broker_kind), listener)

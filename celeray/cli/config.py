@@ -68,8 +68,11 @@ def _origin(
 
 
 def mask(key: str, value: Any) -> Any:
-    """The value with secrets masked: by the name of its key, and passwords in URLs."""
-    if value is not None and SECRET.search(key):
+    """The value with secrets masked: by the name of its key, and passwords in URLs.
+
+    A file that holds secrets and a switch are named after them but are none.
+    """
+    if value is not None and SECRET.search(key) and not (isinstance(value, bool) or key.endswith("_file")):
         return MASK
     if isinstance(value, Mapping):
         # runtime_env.env_vars is where people put credentials, under any name.

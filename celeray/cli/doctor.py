@@ -15,16 +15,20 @@ from typing import Any, Literal
 import click
 import redis
 
+from celeray.api.access import check_start
+from celeray.api.token_file import TokenFile
 from celeray.cli.lazy import EXIT_FAILED
 from celeray.cli.options import app_option, config_option, environment_url, load_app
 from celeray.cli.render import print_table
 from celeray.scheduler.broker import broker_redis, redis_from_url
 from celeray.scheduler.clock import SystemClock
+from celeray.scheduler.errors import ConfigurationError
 from celeray.scheduler.overview import nodes, read_overview
 from celeray.scheduler.settings import Settings
 from celeray.scheduler.status_store import StatusStore, UnreadableStatusError
 
 CELERY_MIN = (5, 7)
+TOKEN_ENDS_SOON_S = 7 * 86_400.0
 SAFE_CONTENT = frozenset({"json", "msgpack", "application/json", "application/x-msgpack"})
 WRONG_NVML = {
     "pynvml": "shadows the module of nvidia-ml-py and is deprecated: pip uninstall pynvml",
@@ -56,10 +60,10 @@ def doctor(
     config_file: str | None,
     **_preload: Any,
 ) -> None:
-    """Check versions, Ray's token, Celery's content types and Redis. Exit code 1 where a check failed."""
+    """Check versions, tokens of Ray and the API, Celery's content types and Redis. Exit code 1 where a check failed."""
     loaded = load_app(app) if app is not None else None
     settings = Settings.load(loaded.conf if loaded else None, config_file=config_file)
-    findings = [*check_packages(), *check_ray_token(os.environ)]
+    findings = [*check_packages(), *check_ray_token(os.environ), *check_api(settings)]
     if loaded is not None:
         findings += check_content(loaded.conf)
     url = redis_url or environment_url()
@@ -117,6 +121,27 @@ def check_ray_token(environment: Any) -> Iterator[Finding]:
         "failed" if bad else "ok",
         f"{path} has mode {rights:04o}{'; chmod 600' if bad else ''}",
     )
+
+
+def check_api(settings: Settings) -> Iterator[Finding]:
+    """Whether the API would start, and whether its tokens are valid for long enough."""
+    try:
+        check_start(settings)
+        tokens = TokenFile(settings.tokens_file).tokens()
+    except ConfigurationError as error:
+        # A node that serves no API may have the settings and no tokens.
+        yield Finding("API", "warning", f"`celeray api` would not start here: {error}")
+        return
+    now = SystemClock().time()
+    valid = [token for token in tokens if not token.expired(now)]
+    ending = sorted(token.id for token in valid if token.expired(now + TOKEN_ENDS_SOON_S))
+    detail = f"{len(valid)} of {len(tokens)} token(s) valid in {settings.tokens_file}"
+    if ending:
+        yield Finding(
+            "API", "warning", f"{detail}; {', '.join(ending)} for less than a week: create the next ones"
+        )
+    else:
+        yield Finding("API", "ok", detail if tokens else "no token: it only reads, on loopback")
 
 
 def check_content(conf: Any) -> Iterator[Finding]:

@@ -1,4 +1,4 @@
-"""`celeray get queues|devices|nodes|tasks`: lists."""
+"""`celeray get queues|devices|nodes|tasks|audit`: lists."""
 
 from __future__ import annotations
 
@@ -8,9 +8,10 @@ from typing import Any
 
 import click
 
+from celeray.cli.get_limits import get_limits
 from celeray.cli.lazy import EXIT_USAGE, CliError
 from celeray.cli.options import output_option
-from celeray.cli.render import gib, known, print_json, print_table, seconds
+from celeray.cli.render import gib, known, moment, paused_text, print_json, print_table, seconds
 from celeray.cli.status import open_source, source_options
 from celeray.scheduler.status import DeviceStatus, NodeStatus, QueueStatus, TaskRecord, TaskState
 
@@ -22,7 +23,10 @@ DEVICE_COLUMNS = (
 
 @click.group()
 def get() -> None:
-    """List queues, devices, nodes or tasks."""
+    """List queues, devices, nodes, tasks or limits."""
+
+
+get.add_command(get_limits)
 
 
 @get.command("queues")
@@ -36,7 +40,17 @@ def get_queues(name: str | None, output: str, **options: Any) -> None:
     if output == "json":
         print_json(chosen)
         return
-    columns = ("queue", "kind", "depth", "by priority", "waiting", "running", "oldest", "why waiting")
+    columns = (
+        "queue",
+        "kind",
+        "depth",
+        "by priority",
+        "waiting",
+        "running",
+        "oldest",
+        "why waiting",
+        "paused",
+    )
     print_table(columns, map(_queue_row, chosen.queues), empty="no queues")
 
 
@@ -100,6 +114,20 @@ def get_tasks(filters: str | None, limit: int, output: str, **options: Any) -> N
     print_table(columns, (_task_row(task, now) for task in found.tasks), empty="no tasks")
 
 
+@get.command("audit")
+@click.option("--limit", type=click.IntRange(1, 500), default=50, show_default=True)
+@source_options
+@output_option
+def get_audit(limit: int, output: str, **options: Any) -> None:
+    """Who paused or resumed what, when and why, the newest first. The API gives it to admins only."""
+    found = open_source(**options).audit(limit)
+    if output == "json":
+        print_json(found)
+        return
+    rows = ((moment(item.at), item.by, item.action, item.target, item.why) for item in found.records)
+    print_table(("when", "who", "what", "target", "why"), rows, empty="no records")
+
+
 def parse_filters(text: str | None) -> dict[str, str]:
     """`queue=..,state=..` as a mapping.
 
@@ -144,6 +172,7 @@ def _queue_row(queue: QueueStatus) -> tuple[str, ...]:
         str(queue.running),
         seconds(queue.oldest_age_s),
         reasons or "-",
+        paused_text(queue.paused) if queue.paused else "-",
     )
 
 

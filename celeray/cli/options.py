@@ -13,6 +13,7 @@ import click
 if TYPE_CHECKING:
     from celeray.scheduler.settings import Settings
     from celeray.scheduler.status_store import StatusStore
+    from celeray.scheduler.topology import BrokerKind
 
 F = TypeVar("F", bound=Callable[..., Any])
 URL_VARIABLES = ("CELERY_BROKER_URL", "REDIS_URL")
@@ -79,6 +80,8 @@ class Place:
     store: StatusStore
     app: Any | None
     """The Celery app, if `-A` was given."""
+    broker_kind: BrokerKind
+    """Of the app; a URL alone is always one of Redis."""
 
 
 def open_place(
@@ -99,6 +102,7 @@ def open_place(
     from celeray.scheduler.keys import Keys
     from celeray.scheduler.settings import Settings
     from celeray.scheduler.status_store import StatusStore
+    from celeray.scheduler.topology import BrokerKind, kind_of_conf
 
     loaded = load_app(app) if app is not None else None
     if loaded is None and not redis_url:
@@ -109,4 +113,5 @@ def open_place(
     store = StatusStore(
         client, keys=keys, interval_s=settings.status_interval_s, result_ttl_s=settings.result_ttl_s
     )
-    return Place(settings=settings, store=store, app=loaded)
+    kind = kind_of_conf(loaded.conf) if loaded is not None and not redis_url else BrokerKind.REDIS
+    return Place(settings=settings, store=store, app=loaded, broker_kind=kind)

@@ -5,9 +5,12 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Iterable, Sequence
+from datetime import datetime
 
 import click
 from pydantic import BaseModel
+
+from celeray.scheduler.status import Pause
 
 STYLES = {
     "ok": "green",
@@ -21,6 +24,7 @@ STYLES = {
     "down": "red",
     "running": "cyan",
     "waiting": "yellow",
+    "paused": "yellow",
 }
 
 
@@ -85,3 +89,13 @@ def seconds(value: float | None) -> str:
 def known(value: object | None, unit: str = "") -> str:
     """A value with its unit; `-` where it is unknown."""
     return "-" if value is None else f"{value}{unit}"
+
+
+def moment(at: float) -> str:
+    """A time of this machine's zone, to the second."""
+    return datetime.fromtimestamp(at).astimezone().isoformat(" ", "seconds")
+
+
+def paused_text(pause: Pause) -> str:
+    """Who paused a queue, since when and why."""
+    return f"by {pause.by} since {moment(pause.at)}: {pause.why}"

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import urllib.error
 import urllib.request
+from pathlib import Path
 from typing import Any, Protocol, TypeVar
 from urllib.parse import quote, urlencode, urlsplit
 
@@ -13,7 +14,9 @@ from redis import RedisError
 
 from celeray.cli.lazy import EXIT_FAILED, EXIT_UNREACHABLE, EXIT_USAGE, CliError
 from celeray.cli.options import Place
+from celeray.scheduler.audit import AuditPage, AuditTrail
 from celeray.scheduler.clock import SystemClock
+from celeray.scheduler.limits.overview import LimitList, read_limits
 from celeray.scheduler.overview import (
     DeviceList,
     NodeList,
@@ -44,16 +47,25 @@ class Source(Protocol):
 
     def nodes(self) -> NodeList: ...
 
+    def limits(self) -> LimitList: ...
+
     def tasks(self, *, state: str | None, queue: str | None, limit: int) -> TaskPage: ...
+
+    def audit(self, limit: int) -> AuditPage: ...
 
 
 class RestSource:
-    """Reads the API at `url`."""
+    """Reads the API at `url`.
 
-    def __init__(self, url: str) -> None:
+    Args:
+        token: sent where the API asks for one. It goes to this URL only, never along with a redirect.
+    """
+
+    def __init__(self, url: str, token: str | None = None) -> None:
         if urlsplit(url).scheme not in ("http", "https"):
             raise CliError(f"--url={url!r}: expected http:// or https://", EXIT_USAGE)
         self._url = url.rstrip("/")
+        self._token = token
 
     def status(self) -> ClusterStatus:
         return self._get("/v1/status", ClusterStatus)
@@ -67,13 +79,21 @@ class RestSource:
     def nodes(self) -> NodeList:
         return self._get("/v1/nodes", NodeList)
 
+    def limits(self) -> LimitList:
+        return self._get("/v1/limits", LimitList)
+
     def tasks(self, *, state: str | None, queue: str | None, limit: int) -> TaskPage:
         given = {"state": state, "queue": queue, "limit": limit}
         query = urlencode({key: value for key, value in given.items() if value is not None}, quote_via=quote)
         return self._get(f"/v1/tasks?{query}", TaskPage)
 
+    def audit(self, limit: int) -> AuditPage:
+        return self._get(f"/v1/audit?limit={limit}", AuditPage)
+
     def _get(self, path: str, model: type[M]) -> M:
         request = urllib.request.Request(self._url + path, headers={"Accept": "application/json"})  # noqa: S310
+        if self._token:
+            request.add_unredirected_header("Authorization", f"Bearer {self._token}")
         try:
             with urllib.request.urlopen(request, timeout=TIMEOUT_S) as response:  # noqa: S310 - checked above
                 return model.model_validate_json(response.read())
@@ -89,6 +109,23 @@ class RestSource:
             ) from error
         except ValidationError as error:
             raise CliError(f"{self._url} is no celeray API of this version: {error}", EXIT_FAILED) from error
+
+
+def read_token(path: str) -> str:
+    """The token in a file. By file, since command lines and environments are seen by others.
+
+    Raises:
+        CliError: the file can't be read, or holds no token.
+    """
+    try:
+        token = Path(path).read_text("ascii").strip()
+    except (OSError, ValueError) as error:
+        raise CliError(f"--token-file={path}: {error}", EXIT_USAGE) from error
+    if not token or not token.isprintable() or " " in token:
+        raise CliError(
+            f"--token-file={path}: expected one token, as `celeray token create` prints it", EXIT_USAGE
+        )
+    return token
 
 
 def _detail(error: urllib.error.HTTPError) -> str:
@@ -118,11 +155,24 @@ class RedisSource:
     def nodes(self) -> NodeList:
         return NodeList(nodes=nodes(self._overview()))
 
+    def limits(self) -> LimitList:
+        try:
+            return read_limits(self._place.store.client, self._place.store.keys)
+        except RedisError as error:
+            raise CliError(f"Redis does not answer: {error}", EXIT_UNREACHABLE) from error
+
     def tasks(self, *, state: str | None, queue: str | None, limit: int) -> TaskPage:
         overview = self._overview()
         wanted = None if state is None else TaskState(state)
         found = self._place.store.recent_tasks(limit=limit + 1, state=wanted, queue=queue)
         return task_page(found, overview, limit)
+
+    def audit(self, limit: int) -> AuditPage:
+        store = self._place.store
+        try:
+            return AuditTrail(store.client, store.keys).page(limit)
+        except RedisError as error:
+            raise CliError(f"Redis does not answer: {error}", EXIT_UNREACHABLE) from error
 
     def _overview(self) -> Overview:
         try:

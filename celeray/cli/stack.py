@@ -68,6 +68,7 @@ def commands(plan: Plan, env: Mapping[str, str]) -> dict[str, Command]:
     made = {"bridge": Command(_bridge(plan), env, signal.SIGQUIT)}
     for name, worker in plan.settings.workers.items():
         made[name] = Command(_worker(plan, name, worker), env, signal.SIGQUIT)
+    made["keeper"] = Command(_celeray("keeper", "-A", plan.app, "-l", plan.loglevel), env)
     made["api"] = Command(_api(plan), {**env, **_exported(plan.settings)})
     if plan.flower_port:
         address = ("flower", "--address=127.0.0.1", f"--port={plan.flower_port}")

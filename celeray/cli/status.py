@@ -9,9 +9,9 @@ import click
 
 from celeray.cli.lazy import EXIT_FAILED
 from celeray.cli.options import app_option, config_option, open_place, output_option
-from celeray.cli.render import gib, print_json, seconds, styled
-from celeray.cli.sources import RedisSource, RestSource, Source
-from celeray.scheduler.status import BridgeSummary, ClusterStatus
+from celeray.cli.render import gib, paused_text, print_json, seconds, styled
+from celeray.cli.sources import RedisSource, RestSource, Source, read_token
+from celeray.scheduler.status import BridgeSummary, ClusterStatus, KeeperSummary
 
 DEFAULT_URL = "http://127.0.0.1:8000"
 F = TypeVar("F", bound=Callable[..., Any])
@@ -21,6 +21,12 @@ def source_options(command: F) -> F:
     """Where to read: `--url`, or `--redis-url` or `-A`."""
     for option in (
         config_option,
+        click.option(
+            "--token-file",
+            envvar="CELERAY_TOKEN_FILE",
+            type=click.Path(dir_okay=False),
+            help="File with a token, where the API at --url asks for one to read.",
+        ),
         click.option("--key-prefix", help="The broker's global_keyprefix, with --redis-url."),
         click.option("--redis-url", help="Read the broker's Redis instead of the API."),
         click.option(
@@ -39,11 +45,12 @@ def open_source(
     app: Any | None,
     key_prefix: str | None,
     config_file: str | None,
+    token_file: str | None = None,
     **_preload: Any,
 ) -> Source:
     """The source that the options name. `-A` and `--redis-url` win over the API."""
     if app is None and redis_url is None:
-        return RestSource(url)
+        return RestSource(url, read_token(token_file) if token_file else None)
     from importlib.metadata import version
 
     place = open_place(app, redis_url, key_prefix=key_prefix, config_file=config_file)
@@ -70,12 +77,15 @@ def lines(found: ClusterStatus) -> list[str]:
     ray = "connected" if found.ray_connected else "not connected"
     shown = [
         f"celeray {found.version}: {styled(found.state)}   Redis {'ok' if found.redis_ok else 'down'}, Ray {ray}",
-        f"tasks     {found.queued} queued, {found.waiting} waiting for a device, {found.running} running, "
+        f"tasks     {found.queued} queued, {found.scheduled} scheduled for later, "
+        f"{found.waiting} waiting for a device, {found.running} running, "
         f"{found.unacked} not acknowledged, {found.dead_letters} dead letters",
         f"devices   {found.devices_healthy} of {found.devices} healthy on {found.nodes} node(s), "
         f"{found.executors} executor(s)",
         f"VRAM      {gib(found.vram_schedulable_mib)} of {gib(found.vram_total_mib)} GiB schedulable",
         *(_bridge(item) for item in found.bridges),
+        *(_keeper(item) for item in found.keepers),
+        *(f"paused    {name} {paused_text(pause)}" for name, pause in found.paused.items()),
     ]
     return shown + [f"problem   {text}" for text in found.problems]
 
@@ -86,3 +96,9 @@ def _bridge(item: BridgeSummary) -> str:
     ray = item.cluster_address if item.cluster_up else "no Ray"
     held = f"{item.waiting} waiting, {item.running} running of {item.window}"
     return f"bridge    {item.hostname} (pid {item.pid}) on {ray}: {held}; updated {seconds(item.age_s)} ago"
+
+
+def _keeper(item: KeeperSummary) -> str:
+    if not item.up:
+        return f"keeper    {item.name} {styled('down')}, last round {seconds(item.age_s)} ago"
+    return f"keeper    {item.name}: last round {seconds(item.age_s)} ago"

@@ -15,7 +15,7 @@ from typing import Any
 import click
 
 from celeray.actors.simulated import parse_spec
-from celeray.api.guard import check_bind
+from celeray.api.access import check_start
 from celeray.cli.head import start_in_background
 from celeray.cli.options import URL_VARIABLES, app_option, config_option, environment_url, load_app
 from celeray.cli.processes import Output, Part, ProcessPart, Supervisor
@@ -114,9 +114,9 @@ def run_stack(
     """Run every part until a signal comes. Nothing of them runs when it returns.
 
     Raises:
-        ConfigurationError: a port is taken, or there is no Redis server to start.
+        ConfigurationError: a port is taken, the API may not be served so, or there is no Redis server to start.
     """
-    check_bind(settings.api_host, allow_remote=settings.api_allow_remote)
+    check_start(settings)
     api_port = chosen_port(settings.api_host, settings.api_port, "--api-port")
     flower_port = settings.flower_port and chosen_port(LOOPBACK, settings.flower_port, "--flower-port")
     output = Output()

@@ -13,12 +13,15 @@ from typing import Any
 from celery.app.amqp import Queues
 from kombu import Connection, Exchange
 
+from celeray.scheduler.gating import publishing
 from celeray.scheduler.installed import settings_of
 from celeray.scheduler.priorities import read_flags
 from celeray.scheduler.promises import refuse_pickle
 from celeray.scheduler.publishing import Publisher
 from celeray.scheduler.requests import HEADER
 from celeray.scheduler.routing import TaskRouter
+from celeray.scheduler.submission.collecting import batch_of
+from celeray.scheduler.submission.single import TermsProducer
 from celeray.scheduler.topology import (
     ANONYMOUS,
     PRIORITY_STEPS,
@@ -133,10 +136,17 @@ class AMQPMixin:
     def _create_task_sender(self) -> Callable[..., Any]:
         refuse_pickle(self.app.conf)
         send: Callable[..., Any] = super()._create_task_sender()  # type: ignore[misc]
-        publisher = Publisher(self)
+        publisher, settings = Publisher(self), settings_of(self.app)
 
         def send_task_message(producer: Any, name: str, message: Any, **options: Any) -> Any:
-            return send(producer, name, message, **publisher.prepare(name, message, options))
+            if (batch := batch_of(producer)) is not None:
+                return batch.collect(publisher, name, message, options)
+            prepared = publisher.prepare(name, message, options)
+            terms = publisher.terms(name, message, prepared)
+            if terms is not None:
+                producer = TermsProducer(producer, terms, settings)
+            with publishing(self.app, producer, message.headers) as guarded:
+                return send(guarded, name, message, **prepared)
 
         return send_task_message
 

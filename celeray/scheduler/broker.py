@@ -59,6 +59,7 @@ def broker_keys(app: Any) -> Keys:
         prefix=options.get("global_keyprefix", ""),
         separator=options.get("sep", PRIORITY_SEPARATOR),
         unacked_key=options.get("unacked_key", "unacked"),
+        unacked_index_key=options.get("unacked_index_key", "unacked_index"),
     )
 
 

@@ -12,7 +12,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
 from celeray.scheduler.model import NodeReading
 
@@ -57,9 +57,8 @@ class ExecutorSpec:
     runtime_env: Mapping[str, Any] = field(default_factory=dict)
 
 
-@dataclass(frozen=True, slots=True)
-class RunSpec:
-    """One task to run now."""
+class RunSpec(NamedTuple):
+    """One task to run. A tuple, since thousands a second are pickled."""
 
     run_id: int
     """Unique in one bridge."""
@@ -113,6 +112,18 @@ class EndCause(StrEnum):
     """It never became ready, for instance since the app can't be imported on the node."""
     DIED = "died"
     NODE_LOST = "node_lost"
+    LEASE_LOST = "lease_lost"
+    """Its node ended it, since the bridge did not renew its leases: the messages that it had are others' by now."""
+
+
+@dataclass(frozen=True, slots=True)
+class Progress:
+    """How far a dead executor was with the runs of its last call."""
+
+    running: int | None = None
+    """The run whose code was running. None: none was."""
+    unstored: tuple[int, ...] = ()
+    """Ran to their end, but what they returned died with the process."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -122,6 +133,8 @@ class ExecutorEnded:
     executor_id: str
     cause: EndCause
     detail: str
+    progress: Progress | None = None
+    """Of its batch: a run that it does not name had not begun. None: not known, or it had no batch."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -133,9 +146,8 @@ class RunStarted:
     pid: int
 
 
-@dataclass(frozen=True, slots=True)
-class RunEnded:
-    """The trace function came back.
+class RunEnded(NamedTuple):
+    """The trace function came back. A tuple, as `RunSpec` is.
 
     `payload` is a pickled `(failed, retval, runtime)`, what Celery's trace function returns; `retval` is an
     `ExceptionInfo` where `failed`. It stays bytes up to the consumer thread, so that one
@@ -146,11 +158,28 @@ class RunEnded:
     run_id: int
     payload: bytes
     rss_mib: int | None = None
-    """Resident memory of the executor after the run."""
+    """Resident memory of the executor after the run, or after its whole batch."""
+    seconds: float | None = None
+    """How long the executor was busy with it; None: not measured."""
+
+
+class RunReturned(NamedTuple):
+    """The executor gives a run of its batch back that it has not begun, since those before it took too long."""
+
+    executor_id: str
+    run_id: int
 
 
 ClusterEvent = (
-    ClusterUp | ClusterDown | NodeRead | NodeLost | ExecutorStarted | ExecutorEnded | RunStarted | RunEnded
+    ClusterUp
+    | ClusterDown
+    | NodeRead
+    | NodeLost
+    | ExecutorStarted
+    | ExecutorEnded
+    | RunStarted
+    | RunEnded
+    | RunReturned
 )
 Listener = Callable[[ClusterEvent], None]
 
@@ -168,8 +197,11 @@ class Cluster(Protocol):
 
     def start_executor(self, spec: ExecutorSpec) -> None: ...
 
-    def run(self, executor_id: str, run: RunSpec) -> None:
-        """Run a task. For a fresh executor this also starts the process."""
+    def run(self, executor_id: str, *runs: RunSpec) -> None:
+        """Run tasks one after the other, in one call; a `RunEnded` or `RunReturned` follows for each.
+
+        A fresh executor takes exactly one, and this starts its process.
+        """
         ...
 
     def stop_executor(self, executor_id: str, *, force: bool) -> None:
@@ -178,6 +210,15 @@ class Cluster(Protocol):
 
     def signal_executor(self, executor_id: str, signum: int) -> None:
         """Send a signal that does not end a process by itself, such as SIGUSR1."""
+        ...
+
+    def keep_alive(self, sent_at: float, lease_s: float) -> None:
+        """The bridge has renewed its leases. From the first call on, executors are ended before these can expire.
+
+        Args:
+            sent_at: monotonic seconds, before the renewal was sent.
+            lease_s: seconds that a lease lasts from when Redis has renewed it.
+        """
         ...
 
     def read_node(self, node_id: str) -> None:

@@ -82,7 +82,7 @@ def rebind_tasks(app: Any) -> None:
     `Task.bind` copies settings onto the class and keeps no note of it. But it sets `__bound__` first, and a class
     keeps its attributes in order: what comes after was copied or annotated, what comes before was declared.
     """
-    for task in app._tasks.values():
+    for task in list(app._tasks.values()):
         cls = type(task)
         names = list(vars(cls))
         if "__bound__" not in names:

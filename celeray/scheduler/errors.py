@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 
@@ -76,3 +77,97 @@ class MessageTooLargeError(CelerayError, ValueError):
             f"message of {self.size} bytes for {self.queue!r}: at most max_message_bytes={self.bound}; "
             "pass a reference to large data, or raise broker_transport_options.max_message_bytes"
         )
+
+
+class PauseUnsupportedError(ConfigurationError):
+    """The app's broker or transport has nobody who would honour a paused queue."""
+
+
+class UnknownQueueError(CelerayError):
+    """No settings and no bridge name the queue.
+
+    Attributes:
+        queue: what was given.
+        known: the queues that there are.
+    """
+
+    def __init__(self, queue: str, known: Sequence[str]) -> None:
+        super().__init__(queue, known)
+        self.queue = queue
+        self.known = known
+
+    def __str__(self) -> str:
+        return f"no queue {self.queue!r}; there are {', '.join(self.known)}"
+
+
+class OperatorInputError(CelerayError, ValueError):
+    """What an operator said about a change can't be kept; names what, the value and the bound."""
+
+    def __init__(self, key: str, value: str, bound: str) -> None:
+        super().__init__(key, value, bound)
+        self.key = key
+        self.value = value
+        self.bound = bound
+
+    def __str__(self) -> str:
+        return f"{self.key}={self.value[:80]!r}: expected {self.bound}"
+
+
+class SubmissionError(RequirementError):
+    """What a call says about its submission can't be understood or kept; refused at publish."""
+
+    def __str__(self) -> str:
+        return f"{self.key}={self.value!r}: {self.bound}"
+
+
+class SubmissionUnsupportedError(SubmissionError):
+    """The app's broker has no atomic writes: only Redis can do it."""
+
+
+class DuplicateTaskError(CelerayError):
+    """A deduplicated task is part of a workflow and a first submission has its key: the workflow would wait for ever.
+
+    Attributes:
+        task: its name.
+        task_id: of the duplicate.
+        first_id: task id of the first submission.
+        linked: somebody waits for this very submission; otherwise its caller gets the first one's result.
+    """
+
+    def __init__(self, task: str, task_id: str, first_id: str, linked: bool = False) -> None:
+        super().__init__(task, task_id, first_id, linked)
+        self.task = task
+        self.task_id = task_id
+        self.first_id = first_id
+        self.linked = linked
+
+    def __str__(self) -> str:
+        return (
+            f"{self.task} is a duplicate of {self.first_id}, and here it is part of a chain, a group or a chord, or "
+            "has links: these would wait for ever; submit it alone, or without deduplicate"
+        )
+
+
+class BatchRefusedError(CelerayError, ValueError):
+    """A batch can't be submitted; nothing of it was.
+
+    Attributes:
+        index: of the signature that is the reason, from 0. None: the batch as a whole.
+        reason: what is wrong, in words.
+    """
+
+    def __init__(self, index: int | None, reason: str) -> None:
+        super().__init__(index, reason)
+        self.index = index
+        self.reason = reason
+
+    def __str__(self) -> str:
+        where = "submit_batch" if self.index is None else f"submit_batch: signature {self.index}"
+        return f"{where}: {self.reason}; nothing was submitted"
+
+
+class LimitError(RequirementError):
+    """A limit can't be understood, or a call has no value for a limit's key; refused at publish."""
+
+    def __str__(self) -> str:
+        return f"limits: {self.key}={self.value!r}: {self.bound}"

@@ -16,6 +16,7 @@ from celery import bootsteps
 from celeray.scheduler import moving, priorities
 from celeray.scheduler.errors import RequirementError
 from celeray.scheduler.installed import settings_of
+from celeray.scheduler.limits.step import LimitRuns
 from celeray.scheduler.receiving import Received, priority_of, receive
 from celeray.scheduler.settings import Settings
 
@@ -87,6 +88,9 @@ def _fail(request: Any, error: RequirementError) -> None:
 
 class ForwardStep(bootsteps.Step):
     """Consumer step. Strategies take `on_task_request` when the consumer starts, which is after every step is made."""
+
+    # What is moved on passes no gate here, so this stands before the limits.
+    requires = (LimitRuns,)
 
     def create(self, parent: Any) -> None:
         parent.on_task_request = Forwarder(

@@ -14,12 +14,20 @@ from celery.utils.imports import symbol_by_name
 from celeray.scheduler import results
 from celeray.scheduler.amqp import amqp_class
 from celeray.scheduler.bridge import control as bridge_control
+from celeray.scheduler.choosing import ChooseMessages
 from celeray.scheduler.defaults import Defaults, add_beneath, defaults_for, rebind_tasks, user_conf
+from celeray.scheduler.etas import ScheduleEtas
 from celeray.scheduler.forwarding import ForwardStep
+from celeray.scheduler.gating import GateTasks, gate_tasks, gate_tasks_of
 from celeray.scheduler.holding import KeepHeld
 from celeray.scheduler.installed import Installed, installed_on, remember, settings_of
+from celeray.scheduler.limits.step import LimitRuns
 from celeray.scheduler.promises import refuse_pickle, warn_of_broken
+from celeray.scheduler.remote_control import ControlNode
+from celeray.scheduler.revoking import HonourRevokes, control_class
 from celeray.scheduler.settings import CONF_PREFIX, Settings
+from celeray.scheduler.submission.holds import ReleaseHolds
+from celeray.scheduler.submission.single import send_once
 from celeray.scheduler.topology import PRIORITY_STEPS, BrokerKind, kind_of_conf
 from celeray.scheduler.transport.counting import CountRuns
 from celeray.scheduler.worker_steps import CheckPromises, SelectQueues
@@ -72,9 +80,18 @@ def _attach(app: Any, settings: Settings | None) -> None:
     for made in ("amqp", "control"):
         app.__dict__.pop(made, None)
     app._pool = None
+    # What dedup makes of a call is known where it is sent only, and Celery makes the result where it is called.
+    app.send_task = partial(send_once, app, _without_ours(app.send_task))
     app.loader.override_backends = {**results.OVERRIDES, **app.loader.override_backends}
     app.steps["consumer"].update((ForwardStep, CountRuns, KeepHeld))
-    app.steps["worker"].update((CheckPromises, SelectQueues))
+    app.steps["consumer"].add(ChooseMessages)
+    app.steps["consumer"].add(LimitRuns)
+    app.steps["consumer"].add(ReleaseHolds)
+    app.steps["consumer"].update((ScheduleEtas, HonourRevokes))
+    app.steps["worker"].update((CheckPromises, SelectQueues, GateTasks))
+    app.on_after_finalize.connect(gate_tasks_of)
+    if app.finalized:
+        gate_tasks(app)
     if not app.configured:
         app.add_defaults(partial(_complete_loaded, app))
     # Sent each time that a configuration is loaded; a second one would come without the defaults.
@@ -82,16 +99,19 @@ def _attach(app: Any, settings: Settings | None) -> None:
 
 
 def _without_ours(made_by: Any) -> Any:
-    ours = isinstance(made_by, partial) and made_by.func in (create_amqp, create_control)
-    return made_by.args[0] if ours else made_by
+    ours = isinstance(made_by, partial) and made_by.func in (create_amqp, create_control, send_once)
+    if not ours:
+        return made_by
+    return made_by.args[1] if made_by.func is send_once else made_by.args[0]
 
 
 def create_control(base: Any, app: Any) -> Any:
-    """`app.control_cls` of an installed app: remote control speaks JSON, which every worker and client understands.
+    """`app.control_cls` of an installed app: revokes are kept, and remote control speaks JSON, which all understand.
 
     Celery writes commands and replies with the tasks' serializer, so a stock `celery inspect` could not read them.
     """
-    control = symbol_by_name(base)(app)
+    control = control_class(symbol_by_name(base))(app)
+    control.mailbox.node_cls = ControlNode
     if control.mailbox.serializer == "msgpack" and "json" in app.conf.accept_content:
         control.mailbox.serializer = "json"
     return control

@@ -14,8 +14,29 @@
 | `celeray:lease-deadlines` | zset | the same tags by the time when their leases end | as above |
 | `celeray:begun` | hash | runs of a message that have begun and not ended, by its tag | until it is settled |
 | `celeray:fence` | string | the last fence: rises with every claim | for ever |
+| `celeray:fence:TASK` | hash | in the result backend: fences of an id (lua/fence.lua) | as the result, at least 1 h |
+| `celeray:once:SCOPE:TASK` | string | this id was published for a run's message, or for a chord | 1 day |
 | `celeray:parked` | hash | msgpack of a message that can't be read or never ends, with its bytes and why | for ever |
 | `celeray:restoring` | hash | run id of the server, and since when it is known | for ever |
+| `celeray:paused` | hash | JSON of a `Pause` by the name of the queue | until it is resumed |
+| `celeray:audit` | stream | who changed what, when and why | the newest 10,000 |
+| `celeray:etas` | zset | messages with a far eta, by the time when they go back to their list | until then |
+| `celeray:etas:entries` | hash | msgpack of list, task id and what `inspect scheduled` shows of each | as above |
+| `celeray:etas:messages` | hash | their bytes | as above |
+| `celeray:etas:ids` | zset | task id, NUL, and name of each, in the order of their bytes | as above |
+| `celeray:etas:lists` | hash | how many there are of a list | as above |
+| `celeray:revoked` | zset | ids of revoked tasks, by the time when they were revoked; at most 100,000 | 3 h |
+| `celeray:revoked:stamps` | zset | JSON of header and stamp, as above | 3 h |
+| `celeray:keepers` | zset | keepers by the time of their last heartbeat | 1 h after it |
+| `celeray:duty:NAME` | string | who did the duty last; meanwhile no other does it | the duty's interval |
+| `celeray:dedup:DIGEST` | hash | who has a dedup key, and its live messages (lua/lease.lua) | as it is held |
+| `celeray:published:ID` | string | msgpack of the reply to a submission, for its repetition | `publish_memory_s` |
+| `celeray:limits` | hash | JSON of each limit in use, by gate (limits/lua/gates.lua) | 1 min after its last use |
+| `celeray:limits:due` | zset | the same gates by the time when they are to be looked at | as above |
+| `celeray:limits:messages` | hash | list and bytes of each message that waits for one, by tag | until it is called |
+| `celeray:limits:sequence` | string | the last age given to such a message | for ever |
+| `celeray:limits:sweeper` | string | the worker that looks at the gates that are due | 3 s |
+| `celeray:limit:GATE:*` | - | of one gate: who holds room, who waits, who was called | as its row in `celeray:limits` |
 | `celeray:nap` | - | never written: workers that must poll sleep on it | - |
 """
 
@@ -83,11 +104,57 @@ class Keys:
     def fence(self) -> str:
         return f"{self.prefix}celeray:fence"
 
+    def fence_record(self, task_id: str) -> str:
+        return f"{self.prefix}celeray:fence:{task_id}"
+
+    def once(self, scope: str, task_id: str) -> str:
+        return f"{self.prefix}celeray:once:{scope}:{task_id}"
+
     def restore_marker(self) -> str:
         return f"{self.prefix}celeray:restoring"
 
+    def schedule(self) -> list[str]:
+        """What every script about far etas works on: due, entries, messages, ids, lists."""
+        base = f"{self.prefix}celeray:etas"
+        return [base, f"{base}:entries", f"{base}:messages", f"{base}:ids", f"{base}:lists"]
+
+    def revoked(self) -> str:
+        return f"{self.prefix}celeray:revoked"
+
+    def revoked_stamps(self) -> str:
+        return f"{self.prefix}celeray:revoked:stamps"
+
+    def keepers(self) -> str:
+        return f"{self.prefix}celeray:keepers"
+
+    def duty(self, name: str) -> str:
+        return f"{self.prefix}celeray:duty:{name}"
+
+    def dedup(self, digest: str = "") -> str:
+        """Of all digests this is the beginning. lua/lease.lua makes it from `parked`."""
+        return f"{self.prefix}celeray:dedup:{digest}"
+
+    def published(self, submission: str) -> str:
+        return f"{self.prefix}celeray:published:{submission}"
+
+    def limit_book(self) -> list[str]:
+        """What the limits' scripts work on after the lease book, in the order that limits/lua/gates.lua says."""
+        base = f"{self.prefix}celeray:limits"
+        kinds = ("due", "messages", "sequence", "sweeper")
+        return [base, *(f"{base}:{kind}" for kind in kinds), f"{self.prefix}celeray:limit:"]
+
+    def limit_part(self, gate: str, part: str) -> str:
+        """`holders`, `waiting`, `called`, `deadlines` or `arrival` of a gate."""
+        return f"{self.prefix}celeray:limit:{gate}:{part}"
+
     def nap(self) -> str:
         return f"{self.prefix}celeray:nap"
+
+    def paused(self) -> str:
+        return f"{self.prefix}celeray:paused"
+
+    def audit(self) -> str:
+        return f"{self.prefix}celeray:audit"
 
     def queue_lists(self, queue: str) -> Sequence[str]:
         """The broker's lists of a queue, in the order of `BROKER_PRIORITIES`."""

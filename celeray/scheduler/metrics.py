@@ -74,6 +74,7 @@ SPECS: Mapping[str, Spec] = {
         Spec(
             "celery_queue_length", "gauge", "Messages on the broker that nobody has taken.", ("queue_name",)
         ),
+        Spec("celeray_queue_paused", "gauge", "1: an operator paused the queue.", ("queue_name",)),
         Spec("celeray_task_pending", "gauge", "Tasks that a bridge holds back.", ("queue_name", "reason")),
         Spec("celeray_task_running", "gauge", "Tasks that run in bridges.", ("queue_name", "name")),
         Spec(
@@ -158,6 +159,9 @@ def _of_bridges(picture: Picture) -> dict[str, Samples]:
             Sample((item.hostname,), float(item.records_dropped)) for item in picture.bridges
         ],
         "celery_queue_length": [Sample((queue.name,), float(queue.depth)) for queue in picture.queues],
+        "celeray_queue_paused": [
+            Sample((queue.name,), float(queue.paused is not None)) for queue in picture.queues
+        ],
     }
 
 

@@ -7,7 +7,7 @@ and acknowledged after, so a crash between the two leaves it twice, never lost.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import redis
@@ -92,6 +92,25 @@ def give_back(request: Any) -> bool:
     _done(request)
     request.reject(requeue=True)
     return True
+
+
+def give_back_all(requests: Sequence[Any]) -> None:
+    """As `give_back`, of several, in the order in which they were fetched, which they keep.
+
+    Raises:
+        the transport's connection errors: on the leased transport nothing is settled then.
+    """
+    held: dict[Any, list[Any]] = {}
+    # In front of each other, so the last one first.
+    for request in reversed(requests):
+        if isinstance(channel := request.message.channel, LeasedChannel):
+            held.setdefault(channel, []).append(request)
+        else:
+            give_back(request)
+    for channel, leased in held.items():
+        channel.qos.give_back_all([request.message.delivery_tag for request in leased])
+        for request in leased:
+            _settled(request)
 
 
 def _keeps_held_messages_in_redis(channel: Any) -> bool:

@@ -7,12 +7,14 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
 from pydantic import BaseModel, ConfigDict
 
+from celeray.scheduler.keepers import read_keepers
 from celeray.scheduler.model import Health, Reason
+from celeray.scheduler.pausing import read_paused
 from celeray.scheduler.settings import Settings
 from celeray.scheduler.status import (
     UNFINISHED,
@@ -22,13 +24,16 @@ from celeray.scheduler.status import (
     ClusterStatus,
     Counters,
     DeviceStatus,
+    KeeperSummary,
     NodeStatus,
+    Pause,
     QueueKind,
     QueueStatus,
     TaskRecord,
     TaskState,
 )
 from celeray.scheduler.status_store import StatusStore
+from celeray.scheduler.transport.scheduling import count_scheduled
 
 T = TypeVar("T")
 
@@ -66,6 +71,10 @@ class Overview:
     depths: Mapping[str, Mapping[int, int]]
     unacked: int
     totals: Counters
+    paused: Mapping[str, Pause] = field(default_factory=dict)
+    keepers: Sequence[KeeperSummary] = ()
+    scheduled: Mapping[str, int] = field(default_factory=dict)
+    """Messages with a far eta, by queue."""
 
 
 def read_overview(store: StatusStore, settings: Settings, at: float) -> Overview:
@@ -76,7 +85,10 @@ def read_overview(store: StatusStore, settings: Settings, at: float) -> Overview
         UnreadableStatusError: a bridge of an incompatible version writes there.
     """
     bridges = store.read_bridges()
-    names = [*settings.queues, *(queue.name for bridge in bridges for queue in bridge.queues)]
+    paused = read_paused(store.client, store.keys)
+    held = (queue.name for bridge in bridges for queue in bridge.queues)
+    names = list(dict.fromkeys([*settings.queues, *held, *paused]))
+    counts = count_scheduled(store.client, store.keys)
     return Overview(
         at=at,
         bridges=bridges,
@@ -84,6 +96,9 @@ def read_overview(store: StatusStore, settings: Settings, at: float) -> Overview
         depths=store.queue_depths(names),
         unacked=store.unacked(),
         totals=store.read_totals(),
+        paused=paused,
+        keepers=read_keepers(store.client, store.keys),
+        scheduled={name: sum(counts.get(key, 0) for key in store.keys.queue_lists(name)) for name in names},
     )
 
 
@@ -93,13 +108,17 @@ def queue_statuses(overview: Overview, settings: Settings) -> tuple[QueueStatus,
     for queue in (queue for bridge in overview.bridges for queue in bridge.queues):
         held.setdefault(queue.name, []).append(queue)
     return tuple(
-        _queue_status(name, queue_kind(name, settings), by_priority, held.get(name, []), overview.at)
+        _queue_status(name, queue_kind(name, settings), by_priority, held.get(name, []), overview)
         for name, by_priority in overview.depths.items()
     )
 
 
 def _queue_status(
-    name: str, kind: QueueKind, by_priority: Mapping[int, int], held: Iterable[BridgeQueue], at: float
+    name: str,
+    kind: QueueKind,
+    by_priority: Mapping[int, int],
+    held: Iterable[BridgeQueue],
+    overview: Overview,
 ) -> QueueStatus:
     waiting = running = 0
     reasons: Counter[Reason] = Counter()
@@ -117,7 +136,9 @@ def _queue_status(
         depth_by_priority=dict(by_priority),
         waiting=waiting,
         running=running,
-        oldest_age_s=max(0.0, at - min(oldest)) if oldest else None,
+        scheduled=overview.scheduled.get(name, 0),
+        paused=overview.paused.get(name),
+        oldest_age_s=max(0.0, overview.at - min(oldest)) if oldest else None,
         reasons=dict(reasons),
     )
 
@@ -175,10 +196,13 @@ def cluster_status(overview: Overview, settings: Settings, version: str) -> Clus
         version=version,
         state="degraded" if found else "ok",
         problems=found,
+        paused=dict(overview.paused),
         redis_ok=True,
         ray_connected=any(bridge.cluster_up for bridge in overview.bridges),
         bridges=tuple(overview.summaries),
+        keepers=tuple(overview.keepers),
         queued=sum(queue.depth for queue in queues) - sum(queue.depth for queue in dead),
+        scheduled=sum(overview.scheduled.values()),
         dead_letters=sum(queue.depth for queue in dead),
         unacked=overview.unacked,
         waiting=sum(bridge.waiting for bridge in overview.bridges),
@@ -202,6 +226,7 @@ def problems(
 ) -> Iterable[str]:
     """What an operator should look at, a sentence each."""
     yield from _bridge_problems(overview)
+    yield from _keeper_problems(overview)
     for device in all_devices:
         if device.health is Health.UNHEALTHY:
             reason = device.health_reason or "unhealthy"
@@ -222,6 +247,13 @@ def _bridge_problems(overview: Overview) -> Iterable[str]:
             yield f"bridge {item.hostname} has not written for {item.age_s or 0:.0f} s"
         elif not item.cluster_up:
             yield f"bridge {item.hostname} does not reach Ray: {item.cluster_detail or 'still connecting'}"
+
+
+def _keeper_problems(overview: Overview) -> Iterable[str]:
+    """A team that never had a keeper does without one."""
+    if overview.keepers and not any(keeper.up for keeper in overview.keepers):
+        last = min(overview.keepers, key=lambda keeper: keeper.age_s)
+        yield f"no keeper is up: {last.name} did its last round {last.age_s:.0f} s ago"
 
 
 def seen_by(overview: Overview, record: TaskRecord) -> TaskRecord:

@@ -12,13 +12,22 @@ from typing import Any
 import msgpack  # type: ignore[import-untyped]
 import redis
 
-from celeray.scheduler import priorities, requests
+from celeray.scheduler import message_class, priorities, requests
 from celeray.scheduler.broker import broker_keys, broker_redis
 from celeray.scheduler.capacity import CapacityReader, could_ever_fit
-from celeray.scheduler.errors import ConfigurationError
+from celeray.scheduler.errors import ConfigurationError, SubmissionError, SubmissionUnsupportedError
 from celeray.scheduler.keys import Keys
+from celeray.scheduler.limits.gates import LimitRules, check
 from celeray.scheduler.priorities import Flags
 from celeray.scheduler.promises import PICKLES
+from celeray.scheduler.result_ttl import read_ttl_s
+from celeray.scheduler.submission import deduplication
+from celeray.scheduler.submission.deduplication import HOLD_HEADER
+from celeray.scheduler.submission.terms import DURABLE_HEADER, Terms, read_terms
+from celeray.scheduler.topology import BrokerKind
+
+_ASKING = (deduplication.HEADER, DURABLE_HEADER, HOLD_HEADER)
+"""Headers, and attributes of tasks."""
 
 
 class Publisher:
@@ -29,7 +38,9 @@ class Publisher:
         self._app = amqp.app
         self._lowest_first = amqp.broker_kind.lowest_first
         self._default_serializer: str = self._app.conf.task_serializer
+        self._replicas: int = amqp.task_router.settings.durable_replicas
         self._capacity = CapacityReader()
+        self._limits = LimitRules(amqp.task_router.settings.limits)
         self._client: redis.Redis | None = None
 
     def prepare(self, name: str, message: Any, options: Mapping[str, Any]) -> dict[str, Any]:
@@ -40,24 +51,76 @@ class Publisher:
 
         Raises:
             RequirementError: a requirement or a flag can't be understood, or the request can never fit the cluster.
+            LimitError: the task's limits can't be understood, or the call has no value for the key of one.
+            SubmissionError: `result_ttl_s` is out of its bound.
             ConfigurationError: the message would be pickled.
         """
         headers = options.get("headers") or {}
         args, kwargs = _arguments(message.body)
         task = self._app._tasks.get(name)
+        read_ttl_s(headers, task)
         flags = priorities.read_flags(headers, kwargs)
-        self._check_request(name, args, kwargs, options, task)
+        classed = self._check_request(name, args, kwargs, options, task)
+        if limits := self._limits.of_task(name, task):
+            check(limits, self._limits.call(name, task, args, kwargs, headers))
         priority = self._priority(options.get("priority"), headers, flags, task)
         return {
             **options,
             "priority": priorities.to_broker(priority, lowest_first=self._lowest_first),
-            "headers": {**headers, priorities.HEADER: priority},
+            "headers": {**headers, priorities.HEADER: priority, **classed},
             "serializer": self._serializer(options.get("serializer"), message.body),
         }
 
+    def terms(
+        self, name: str, message: Any, options: dict[str, Any], batch_id: str | None = None
+    ) -> Terms | None:
+        """What the call asks of its submission; None: nothing that Celery's own way could not keep.
+
+        Args:
+            options: as `prepare` has made them. A header is added to them, or one of another message taken out.
+            batch_id: the group of the batch that it is in. Then there always are terms.
+
+        Raises:
+            SubmissionError: not understood, or out of its bound.
+            SubmissionUnsupportedError: the broker is no Redis.
+        """
+        headers, task, running = options["headers"], self._app._tasks.get(name), self._app.current_worker_task
+        request = None if running is None else running.request
+        asked = (
+            self._replicas
+            or batch_id
+            or any(asks in headers or getattr(task, asks, None) is not None for asks in _ASKING)
+            or (request is not None and request.headers and HOLD_HEADER in request.headers)
+        )
+        if not asked:
+            return None
+        if "id" not in message.headers:
+            raise SubmissionError("task_protocol", 1, "2: for deduplicated, durable and batch submissions")
+        terms = read_terms(
+            name,
+            message,
+            headers,
+            task=task,
+            replicas=self._replicas,
+            running=request,
+            batch_id=batch_id,
+        )
+        headers.pop(HOLD_HEADER, None)
+        if terms.hold:
+            headers[HOLD_HEADER] = terms.hold
+        if not terms.special and not batch_id:
+            return None
+        if self._amqp.broker_kind is not BrokerKind.REDIS:
+            key, value = ("deduplicate", True) if terms.digest else (DURABLE_HEADER, terms.replicas)
+            raise SubmissionUnsupportedError(
+                key, value, f"a Redis broker; this one is {self._amqp.broker_kind}"
+            )
+        return terms
+
     def _check_request(
         self, name: str, args: Any, kwargs: Mapping[str, Any], options: Mapping[str, Any], task: Any
-    ) -> None:
+    ) -> dict[str, str]:
+        """Returns the header of the message's class, where the bridge may have to choose by it."""
         headers, router = options.get("headers") or {}, self._amqp.task_router
         queue = _queue_name(options) or router.default_queue
         if queue == router.settings.priority_queue:
@@ -65,6 +128,9 @@ class Publisher:
         request = router.request_for(headers, getattr(task, requests.HEADER, None), queue)
         if request.gpus and (error := could_ever_fit(request, self._capacity.current(self._connect))):
             raise error
+        if request.gpus or router.settings.is_gpu_queue(queue) or message_class.HEADER in headers:
+            return {message_class.HEADER: message_class.message_class(name, request)}
+        return {}
 
     def _connect(self) -> tuple[redis.Redis, Keys]:
         if self._client is None:

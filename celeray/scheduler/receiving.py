@@ -13,6 +13,9 @@ from celeray.scheduler.errors import RequirementError
 from celeray.scheduler.model import ResourceRequest
 from celeray.scheduler.settings import Settings
 
+_READ = "celeray_received"
+"""Attribute of a request: what was read of it."""
+
 
 @dataclass(frozen=True, slots=True)
 class Received:
@@ -28,7 +31,7 @@ class Received:
 
 
 def receive(request: Any, settings: Settings) -> Received | RequirementError:
-    """Read a worker's `Request` (celery/worker/request.py). Reading twice gives the same.
+    """Read a worker's `Request` (celery/worker/request.py). Every reader of a request gets the same value.
 
     Args:
         request: of an app on which celeray is installed.
@@ -36,6 +39,14 @@ def receive(request: Any, settings: Settings) -> Received | RequirementError:
     Returns:
         The error, not raised, where the requirements can't be understood: the caller ends the task with it.
     """
+    known: Received | RequirementError | None = getattr(request, _READ, None)
+    if known is None:
+        known = _read(request, settings)
+        setattr(request, _READ, known)
+    return known
+
+
+def _read(request: Any, settings: Settings) -> Received | RequirementError:
     amqp, task = request.app.amqp, request.task
     headers = request.message.headers
     queue = queue_of(request)

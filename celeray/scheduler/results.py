@@ -1,4 +1,4 @@
-"""Celery's Redis result backends, with large results stored gzipped.
+"""Celery's Redis result backends, with fences, and with large results stored gzipped.
 
 Celery's own `result_compression` compresses every result, and then a stored no-op is longer than before. These store
 what is longer than `compress_results_above_bytes` the way that setting would, with the method written in front, so
@@ -12,7 +12,11 @@ from typing import Any
 from celery.backends import redis as stock
 from celery.backends.base import compress_payload
 
+from celeray.scheduler.fenced_results import FencingMixin
 from celeray.scheduler.installed import installed_on
+from celeray.scheduler.result_batch import BatchingMixin
+from celeray.scheduler.result_ttl import ResultTtlMixin
+from celeray.scheduler.submission.subscribing import SubscribeLateMixin
 
 METHOD = "gzip"
 OVERRIDES = {
@@ -43,9 +47,13 @@ class CompressingMixin:
         return compress_payload(payload, METHOD)
 
 
-class RedisBackend(CompressingMixin, stock.RedisBackend):
+class RedisBackend(
+    SubscribeLateMixin, ResultTtlMixin, BatchingMixin, FencingMixin, CompressingMixin, stock.RedisBackend
+):
     """`redis://` and `rediss://`."""
 
 
-class SentinelBackend(CompressingMixin, stock.SentinelBackend):
+class SentinelBackend(
+    SubscribeLateMixin, ResultTtlMixin, BatchingMixin, FencingMixin, CompressingMixin, stock.SentinelBackend
+):
     """`sentinel://`."""

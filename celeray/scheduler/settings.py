@@ -21,6 +21,7 @@ from pydantic_settings import (
 )
 
 from celeray.scheduler.errors import ConfigurationError
+from celeray.scheduler.limits.declaration import LimitDeclaration
 
 CONF_PREFIX = "celeray_"
 TOML, CONF = "_toml_file", "_app_conf"
@@ -92,13 +93,32 @@ class Settings(BaseSettings):
     amqp_exchange: str = "auteur"
     """Prefix of the exchanges on AMQP: `auteur`, `auteur.priority`, `auteur.dlq`. Redis uses none."""
 
-    transport: Literal["kombu", "leased"] = "kombu"
-    """How messages are taken from Redis: by kombu's transport, or under leases that are renewed while a task runs."""
+    transport: Literal["kombu", "leased"] = "leased"
+    """How messages are taken from Redis: under leases, renewed while a task runs, or by kombu's own transport."""
+
+    eta_in_memory_s: float = Field(default=15.0, ge=1, le=86_400)
+    """On the leased transport: a task with an eta further away waits in Redis, until so long before it."""
+
+    limits: dict[str, LimitDeclaration] = Field(default_factory=dict)
+    """Cluster-wide limits, each by a pattern of full task names."""
 
     # Results
     result_ttl_s: int = Field(default=3600, ge=1)
     compress_results_above_bytes: int = Field(default=64 * 1024, ge=0)
     """Results longer than this are stored gzipped. 0: never."""
+
+    # Submission
+    dedup_hold_max_s: int = Field(default=3 * 24 * 3600, ge=60, le=366 * 24 * 3600)
+    """A dedup key that nobody let go of is free after so long: its message was purged, say."""
+    publish_memory_s: int = Field(default=600, ge=1, le=86_400)
+    """So long a repetition of a deduplicated, durable or batch submission writes nothing again."""
+    durable_replicas: int = Field(default=0, ge=0, le=16)
+    """Replicas that must have a message before its publish returns. 0: none."""
+    durable_timeout_s: float = Field(default=1.0, ge=0.001, le=60)
+    """How long they may take."""
+    batch_max_messages: int = Field(default=10_000, ge=1, le=100_000)
+    batch_max_bytes: int = Field(default=64 * 1024 * 1024, ge=1024, le=512 * 1024 * 1024)
+    """Redis serves nobody else while it takes a batch."""
 
     # Bridge
     app: str | None = None
@@ -106,6 +126,8 @@ class Settings(BaseSettings):
     cluster: str = "celeray.actors.cluster:RayCluster"
     window: int = Field(default=256, ge=1, le=100_000)
     """Messages that the bridge holds at once, waiting or running."""
+    batch_max_runs: int = Field(default=256, ge=1, le=10_000)
+    """Most short tasks in one call to an executor. 1: each its own call."""
     vram_headroom_mib: int = Field(default=0, ge=0)
     """Never given out on any device."""
     exclusive_foreign_mib: int = Field(default=1024, ge=0)
@@ -139,9 +161,13 @@ class Settings(BaseSettings):
     workers: dict[str, WorkerSettings] = Field(default_factory=_default_workers)
     api_host: str = "127.0.0.1"
     api_allow_remote: bool = False
-    """Serve the API on an address other than loopback. Whoever reaches it then reads the cluster's state."""
+    """Serve the API on an address other than loopback. Everything then needs a token."""
     api_allowed_hosts: tuple[str, ...] = ()
     """Host names under which the API may be asked, besides addresses, localhost and the machine's own names."""
+    api_tokens_file: Path | None = None
+    """Where the API's tokens are, as `celeray token` keeps them. None: api_tokens.json in `state_dir`."""
+    api_read_requires_token: bool = False
+    """Ask for a token to read, too. With `api_allow_remote` the API always does."""
     metrics_celery_compat: bool = True
     """Export `celery_queue_length` too. Switch it off beside a celery-exporter, or it counts twice."""
     api_port: int = Field(default=8000, ge=0, le=65535)
@@ -169,6 +195,16 @@ class Settings(BaseSettings):
     def is_gpu_queue(self, name: str) -> bool:
         """Whether tasks on the queue run on Ray."""
         return name.startswith(self.gpu_queue_prefix)
+
+    @property
+    def tokens_file(self) -> Path:
+        """Where the API's tokens are."""
+        return self.api_tokens_file or self.state_dir / "api_tokens.json"
+
+    @property
+    def reads_need_token(self) -> bool:
+        """Whether the API asks for a token to read."""
+        return self.api_read_requires_token or self.api_allow_remote
 
     @property
     def gpu_queues(self) -> tuple[str, ...]:

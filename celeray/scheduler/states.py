@@ -49,7 +49,7 @@ ALIVE = frozenset({ExecutorState.STARTING, ExecutorState.IDLE, ExecutorState.BUS
 RUN_TRANSITIONS: dict[RunState, frozenset[RunState]] = {
     RunState.WAITING: frozenset({RunState.RESERVED, RunState.ENDED}),
     RunState.RESERVED: frozenset({RunState.WAITING, RunState.RUNNING, RunState.ENDED}),
-    RunState.RUNNING: frozenset({RunState.ENDED}),
+    RunState.RUNNING: frozenset({RunState.WAITING, RunState.ENDED}),
     RunState.ENDED: frozenset(),
 }
 

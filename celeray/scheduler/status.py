@@ -115,6 +115,16 @@ class ExecutorStatus(_Frozen):
     """Tasks that it has begun since its start."""
 
 
+class Pause(_Frozen):
+    """That a queue is paused: no worker takes from it, and submissions still queue up."""
+
+    by: str
+    """Who said so last: user@host, or `token:ID`."""
+    at: float
+    """Since when."""
+    why: str
+
+
 class QueueStatus(_Frozen):
     """One queue: what lies on the broker, and what bridges hold of it."""
 
@@ -124,11 +134,14 @@ class QueueStatus(_Frozen):
     """Messages on the broker that nobody has taken, all priorities."""
     depth_by_priority: dict[int, int] = {}
     """By API priority, 1 to 10; priorities without messages are left out."""
+    scheduled: int = 0
+    """Messages whose eta is far: they come back to the broker's list shortly before it."""
     waiting: int = 0
     """Held by bridges, not begun."""
     running: int = 0
     """Running in bridges. Celery workers' own runs are not known here."""
-    paused: bool = False
+    paused: Pause | None = None
+    """None: workers take from it."""
     oldest_age_s: float | None = None
     """Since a bridge received the oldest task that still waits. Messages on the broker carry no time."""
     reasons: dict[Reason, int] = {}
@@ -285,6 +298,16 @@ class BridgeSummary(_Frozen):
     window: int | None = None
 
 
+class KeeperSummary(_Frozen):
+    """One keeper in the cluster's status."""
+
+    name: str
+    """Host, process id, and what tells it from an earlier one."""
+    up: bool
+    age_s: float
+    """Since its last round."""
+
+
 class ClusterStatus(_Frozen):
     """The whole, on one screen."""
 
@@ -292,11 +315,17 @@ class ClusterStatus(_Frozen):
     state: str
     """`ok`, or `degraded` with `problems`."""
     problems: tuple[str, ...] = ()
+    paused: dict[str, Pause] = {}
+    """Queues that are paused on purpose, which is no problem."""
     redis_ok: bool
     ray_connected: bool
     bridges: tuple[BridgeSummary, ...] = ()
+    keepers: tuple[KeeperSummary, ...] = ()
+    """Those that are up; where none is, those that were within the last hour."""
     queued: int = 0
     """On the broker, all queues but the dead letters."""
+    scheduled: int = 0
+    """Messages whose eta is far, all queues."""
     dead_letters: int = 0
     unacked: int = 0
     """Taken by any worker and not yet acknowledged."""

@@ -75,6 +75,11 @@ class StatusStore:
         self._add_counters = client.register_script(_script("add_counters"))
         self._last_series: tuple[str, Mapping[str, float]] = ("", {})
 
+    @property
+    def client(self) -> redis.Redis:
+        """For others that keep state in the same database."""
+        return self._client
+
     def ping(self) -> None:
         """Return if Redis answers."""
         self._client.ping()

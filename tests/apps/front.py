@@ -11,6 +11,8 @@ import celeray
 
 app = Celery("front", broker=os.environ["FRONT_REDIS_URL"], backend=os.environ["FRONT_REDIS_URL"])
 app.conf.task_inherit_parent_priority = os.environ.get("FRONT_INHERIT") == "1"
+if lease_s := os.environ.get("FRONT_LEASE_S"):
+    app.conf.broker_transport_options = {"lease_s": float(lease_s)}
 celeray.install(app)
 
 

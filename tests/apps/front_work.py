@@ -37,3 +37,21 @@ def picky(self: Any, counter: str, times: int) -> bool:
         if client.incr(counter) <= times:
             raise Reject("not yet", requeue=True)
     return True
+
+
+@app.task(shared=False, name="front.ran_at", bind=True, max_retries=None)
+def ran_at(self: Any, retry_in_s: float | None = None) -> float:
+    """When it ran, after one retry where `retry_in_s` says so."""
+    if retry_in_s is not None and not self.request.retries:
+        raise self.retry(countdown=retry_in_s)
+    return time.time()
+
+
+@app.task(shared=False, name="front.span")
+def span(key: str, seconds: float) -> int:
+    """Counts its begins and its ends; returns the number of its begin."""
+    with redis.Redis.from_url(os.environ["FRONT_REDIS_URL"]) as client:
+        number = int(client.incr(f"{key}:begun"))
+        time.sleep(seconds)
+        client.incr(f"{key}:ended")
+    return number

@@ -6,6 +6,7 @@ import os
 import time
 from typing import Any
 
+import redis
 from celery import Celery, Task
 
 import celeray
@@ -20,6 +21,8 @@ if timeout := os.environ.get("TEST_VISIBILITY_TIMEOUT"):
         "unacked_restore_interval": 1,
         "unacked_restore_throttle": 1,
     }
+if lease_s := os.environ.get("TEST_LEASE_S"):
+    app.conf.broker_transport_options = {"lease_s": float(lease_s)}
 app.conf.worker_pool_restarts = True
 celeray.install(app)
 
@@ -136,3 +139,42 @@ def counted(self: Task, seconds: float) -> int:
 @app.task(name="gpu.exhaust", resource_requirements=SMALL)
 def exhaust() -> None:
     raise MemoryError("not enough")
+
+
+@app.task(name="gpu.beat", resource_requirements=SMALL)
+def beat(key: str, seconds: float) -> int | None:
+    """Writes every few milliseconds under its fence that it lives; the clock is the machine's monotonic one."""
+    fence = celeray.current_fence()
+    with redis.Redis.from_url(os.environ["CELERY_BROKER_URL"]) as client:
+        end = time.monotonic() + seconds
+        while (now := time.monotonic()) < end:
+            client.hsetnx(f"{key}:begun", str(fence), now)
+            client.hset(f"{key}:seen", str(fence), now)
+            time.sleep(0.01)
+    return fence
+
+
+@app.task(name="gpu.note", resource_requirements=SMALL)
+def note(key: str) -> None:
+    """Counts its runs."""
+    with redis.Redis.from_url(os.environ["CELERY_BROKER_URL"]) as client:
+        client.incr(key)
+
+
+@app.task(name="gpu.brief", bind=True, resource_requirements=SMALL)
+def brief(self: Task, key: str, deed: str = "") -> int:
+    """A few milliseconds; counts its runs, and may end its process or raise what can't be read."""
+    runs = int(self.backend.client.hincrby(key, self.request.id, 1))
+    time.sleep(0.003)
+    if deed == "die":
+        os.kill(os.getpid(), 9)
+    if deed == "unreadable":
+        raise UnreadableError("one", "two")
+    return runs
+
+
+class UnreadableError(Exception):
+    """Pickles, and can't be read back: its constructor takes two arguments and its args hold one."""
+
+    def __init__(self, first: str, second: str) -> None:
+        super().__init__(first)

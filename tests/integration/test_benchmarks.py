@@ -8,7 +8,7 @@ import sys
 
 import pytest
 
-from tests.conformance.suite import REPOSITORY
+from tests.conformance.sdist import REPOSITORY
 
 DEADLINE_S = 280
 
@@ -29,7 +29,13 @@ def test_a_quick_run_prints_one_object_with_both_sides() -> None:
     assert {"machine", "settings", "throughput", "latency_ms", "routing_ms"} <= report.keys()
     for mode in ("ignored", "stored"):
         assert report["throughput"][mode]["ratio"] > 0
-    for side in ("prefork", "bridge"):
+        assert report["throughput"][mode]["ratio_to_plain"] > 0
+    for side, watched in (("prefork", True), ("bridge", True), ("prefork-plain", False)):
+        assert report["settings"][side]["task_track_started"] is watched
+        assert report["settings"][side]["worker_send_task_events"] is watched
         assert report["settings"][side]["task_acks_late"] is True
         assert 0 < report["latency_ms"][side]["p50"] <= report["latency_ms"][side]["p99"]
     assert report["routing_ms"]["p95"] > 0
+    for mode in ("ignored", "stored"):
+        assert report["cpu_queue"][mode]["ratio"] > 0
+    assert 0 < report["urgent_ms"]["p50"] <= report["urgent_ms"]["max"]

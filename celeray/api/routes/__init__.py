@@ -1,1 +1,1 @@
-"""The routes, one file a subject. All read-only; each reads one snapshot and returns one model."""
+"""The routes, one file a subject. Those that read take one snapshot and return one model."""

@@ -8,15 +8,19 @@ from __future__ import annotations
 
 import logging
 import pickle
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from billiard.einfo import ExceptionInfo, ExceptionWithTraceback
 from celery.exceptions import Ignore, Reject, Retry, WorkerLostError
 from celery.worker import state as worker_state
 
-from celeray.scheduler.moving import give_back
+from celeray.scheduler.bridge.run import RunPort
+from celeray.scheduler.fencing import LeaseLostError
+from celeray.scheduler.lost_leases import give_up
+from celeray.scheduler.moving import give_back, give_back_all
 from celeray.scheduler.status import TaskState
+from celeray.scheduler.transport.qos import QoS as LeasedQoS
 
 logger = logging.getLogger(__name__)
 
@@ -62,6 +66,17 @@ class CeleryPort:
     def begun(self, key: int, at: float) -> None:
         self._accept(key, at)
 
+    def not_begun(self) -> None:
+        # What Request.on_accepted does, taken back; it is called again when the run begins.
+        request = self._request
+        worker_state.active_requests.discard(request)
+        request.time_start = request.worker_pid = None
+        worker_state.total_count[request.name] -= 1
+        worker_state.all_total_count[0] -= 1
+        qos = getattr(request.message.channel, "qos", None)
+        if isinstance(qos, LeasedQoS):
+            qos.ended(request.message.delivery_tag)
+
     def came_back(self, payload: bytes) -> TaskState:
         try:
             failed, retval, runtime = pickle.loads(payload)  # noqa: S301 - written by our executor, sent by Ray
@@ -105,8 +120,15 @@ class CeleryPort:
     def hard_limit(self, seconds: float) -> None:
         self._timeout(False, seconds)
 
+    def lease_lost(self) -> None:
+        give_up(self._request)
+
     def give_back(self) -> None:
         give_back(self._request)
+
+    def give_back_with(self, others: Sequence[RunPort]) -> None:
+        ports = [self, *(port for port in others if isinstance(port, CeleryPort))]
+        give_back_all([port._request for port in ports])
 
     def superseded(self) -> None:
         worker_state.task_ready(self._request)
@@ -131,6 +153,8 @@ def _error(einfo: Any) -> BaseException:
 
 def _state(einfo: Any) -> TaskState:
     match _error(einfo):
+        case LeaseLostError():
+            return TaskState.LOST
         case Retry():
             return TaskState.RETRIED
         case Reject():

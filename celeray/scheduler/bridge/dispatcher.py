@@ -1,4 +1,4 @@
-"""The bridge's decisions carried out: what waits is placed, what was placed is begun, what ended is told.
+"""The bridge's decisions: what waits is placed, what was placed begins, and what is not to go on is ended.
 
 Everything here runs on the consumer thread; nothing blocks. `handle` takes one event of the cluster, `cycle` places
 when something changed, `run_due` enforces time limits. The order within one wake-up is: events, then one cycle, so
@@ -8,32 +8,21 @@ that the task after an ended one begins in the same wake-up.
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 
+from celeray.scheduler.bridge.batching import RunTimes
+from celeray.scheduler.bridge.cluster_events import ClusterEvents
 from celeray.scheduler.bridge.deadlines import Deadline, Deadlines, Due
-from celeray.scheduler.bridge.executors import Executor
-from celeray.scheduler.bridge.fleet import ExecutorLimits, Fleet, LostRun
-from celeray.scheduler.bridge.recorder import Begin, Recorder
+from celeray.scheduler.bridge.fleet import ExecutorLimits, Fleet
+from celeray.scheduler.bridge.launching import Launcher
+from celeray.scheduler.bridge.recorder import Recorder
 from celeray.scheduler.bridge.run import Run, RunPort
-from celeray.scheduler.bridge.running import RunningRuns
-from celeray.scheduler.bridge.waiting import Shape, WaitingRuns, tasks
+from celeray.scheduler.bridge.runs import Runs
+from celeray.scheduler.bridge.waiting import Shape, tasks
 from celeray.scheduler.clock import Clock
-from celeray.scheduler.cluster import (
-    AppSpec,
-    Cluster,
-    ClusterDown,
-    ClusterEvent,
-    ClusterUp,
-    ExecutorEnded,
-    ExecutorStarted,
-    NodeLost,
-    NodeRead,
-    RunEnded,
-    RunSpec,
-    RunStarted,
-)
-from celeray.scheduler.errors import LedgerError
-from celeray.scheduler.model import Isolation, Placement, Reason, Snapshot
+from celeray.scheduler.cluster import AppSpec, Cluster, ClusterEvent
+from celeray.scheduler.fencing import Fence
+from celeray.scheduler.model import Reason, Snapshot
 from celeray.scheduler.placement import CycleInput, Policy, place
 from celeray.scheduler.settings import Settings
 from celeray.scheduler.states import RunState
@@ -58,20 +47,20 @@ class Dispatcher:
         self.deadlines = Deadlines()
         self.fleet = Fleet(cluster, settings, app, clock, self.deadlines, limits or ExecutorLimits())
         self.policy = Policy(settings.vram_headroom_mib, settings.exclusive_foreign_mib)
-        self.waiting = WaitingRuns()
-        self.running = RunningRuns()
+        self.times = RunTimes()
+        self.runs = Runs(clock, recorder, self.deadlines)
+        self.waiting, self.running = self.runs.waiting, self.runs.running
         self.never_since: dict[Shape, float] = {}
         """Since when a shape is known to fit nowhere, even on an idle cluster."""
-        self.cluster_up = False
-        self.cluster_address: str | None = None
-        self.cluster_detail: str | None = "not connected yet"
         self.last_cycle: CycleInput | None = None
         self.dirty = True
         """Something changed since the last cycle."""
         self._cluster = cluster
         self._clock = clock
-        self._recorder = recorder
-        self._closed = False
+        self._launcher = Launcher(
+            cluster, self.fleet, self.runs, self.times, batch_max=settings.batch_max_runs
+        )
+        self.cluster = ClusterEvents(self.fleet, self.runs, self.times, self._launcher)
 
     # From the pool
 
@@ -83,27 +72,58 @@ class Dispatcher:
     def recheck(self, run: Run) -> None:
         """Drop a run that waits and is not wanted any more."""
         if run.state is RunState.WAITING and not run.port.wanted():
-            self._discard(run)
+            self.runs.discard(run)
+            self.dirty = True
 
     def terminate(self, key: int, signum: int, *, deadly: bool) -> None:
-        """End the begun run that `begun` named `key`, with its executor; where not `deadly`, only signal it."""
+        """End the begun run that `begun` named `key`, with its executor; where not `deadly`, only signal it.
+
+        The other runs of its batch are placed again. A signal would reach whichever of them runs just now, so a
+        batch gets none: it is over within a moment.
+        """
         run = self.running.by_key(key)
         executor = self.fleet.executors.get(run.executor_id) if run else None
         if run is None or executor is None:
             return
-        if not deadly:
+        if deadly:
+            self.runs.finish(run, TaskState.REVOKED, detail=f"terminated by signal {signum}")
+            self.fleet.stop(executor, force=True)
+        elif len(executor.run_ids) == 1:
             self._cluster.signal_executor(executor.executor_id, signum)
-            return
-        self._finish(run, TaskState.REVOKED, detail=f"terminated by signal {signum}")
-        self.fleet.stop(executor, force=True)
+        else:
+            logger.warning(
+                "signal %d is not sent to %s: it runs in a batch of short tasks", signum, run.task_id
+            )
 
-    def adopt(self, task_id: str, retries: int, port: RunPort) -> Run | None:
+    def lease_lost(self, run: Run) -> None:
+        """The message of a run is somebody else's: end it at once, and tell nobody.
+
+        A batch goes on, since the others in it may still be held; it is over within a moment, and the fence refuses
+        what the lost run yields.
+        """
+        if run.state is RunState.ENDED:
+            return
+        executor = self.fleet.executors.get(run.executor_id)
+        self.runs.lease_lost(run)
+        self.dirty = True
+        if executor is not None and executor.run_ids == [run.run_id]:
+            self.fleet.stop(executor, force=True)
+
+    def adopt(self, task_id: str, retries: int, port: RunPort, fence: Fence | None = None) -> Run | None:
         """The run of an earlier delivery of the same message, which then ends for `port` instead; None: there is none.
 
-        A broker delivers again what was held on a lost connection, while the executor goes on with it.
+        A broker delivers again what was held on a lost connection, while the executor goes on with it. Under leases a
+        message comes again only when that run's lease is lost, so the run is ended and none is adopted.
+
+        Args:
+            fence: of the later delivery.
         """
         run = self.running.by_task(task_id)
         if run is None or run.retries != retries:
+            return None
+        if fence is not None or run.fence is not None:
+            if fence and run.fence and fence.message == run.fence.message:
+                self.lease_lost(run)
             return None
         run.port.superseded()
         run.port = port
@@ -113,115 +133,43 @@ class Dispatcher:
 
     def close(self) -> None:
         """Begin nothing more, and give every message back whose task has not begun."""
-        self._closed = True
+        self.cluster.closed = True
         self.give_back_unbegun()
 
-    def give_back_unbegun(self) -> None:
-        """Give every message back whose task has not begun. What the transport does not take is left to the broker."""
-        for run in [run for run in self.running if run.state is RunState.RESERVED]:
+    def give_back_unbegun(self, queues: Collection[str] | None = None) -> None:
+        """Give every message back whose task has not begun. What the transport does not take is left to the broker.
+
+        Args:
+            queues: only of these. None: of all.
+        """
+
+        def meant(run: Run) -> bool:
+            return queues is None or run.queue in queues
+
+        for run in [run for run in self.running if run.state is RunState.RESERVED and meant(run)]:
             executor = self.fleet.executors.get(run.executor_id)
-            self._wait_again(run)
+            self.runs.wait_again(run)
             if executor:
-                executor.run_id = None
+                executor.run_ids.clear()
                 self.fleet.stop(executor, force=True)
-        for run in self.waiting:
-            try:
-                self.give_back(run)
-            except Exception as error:  # noqa: BLE001 - a lost connection raises the transport's own kinds
-                logger.debug("message of %s is left to the broker: %r", run.task_id, error)
-
-    def give_back(self, run: Run) -> None:
-        """Put a waiting run's message back on its queue."""
-        self.waiting.remove(run)
-        run.move(RunState.ENDED)
-        self._recorder.given_back(run.facts, self._clock.time())
-        run.port.give_back()
-
-    def refuse(self, run: Run, error: Exception, reason: str) -> None:
-        """A waiting run fails without having begun."""
-        self.waiting.remove(run)
-        run.move(RunState.ENDED)
-        self._recorder.ended(
-            run.facts, TaskState.REJECTED, self._clock.time(), reason=reason, detail=str(error)
-        )
-        run.port.refused(error)
-
-    # From the cluster
+        back = [run for run in self.waiting if meant(run)]
+        try:
+            self.runs.give_back_all(back)
+        except Exception as error:  # noqa: BLE001 - a lost connection raises the transport's own kinds
+            logger.debug("messages of %d tasks are left to the broker: %r", len(back), error)
+            if queues is None:
+                self.runs.forget(back)
 
     def handle(self, event: ClusterEvent) -> None:
-        """Take one event."""
+        """Take one event of the cluster."""
         self.dirty = True
-        match event:
-            case RunEnded():
-                self._on_run_ended(event)
-            case RunStarted():
-                self._on_run_started(event)
-            case ExecutorStarted():
-                self.fleet.started(event)
-            case ExecutorEnded():
-                self._lose(self.fleet.ended(event))
-            case NodeRead(reading):
-                self.fleet.observe(reading)
-            case NodeLost(node_id):
-                self._lose(*self.fleet.lose_node(node_id))
-            case ClusterUp(address):
-                self.cluster_up, self.cluster_address, self.cluster_detail = True, address, None
-            case ClusterDown(detail):
-                self._on_cluster_down(detail)
-
-    def _on_run_ended(self, event: RunEnded) -> None:
-        executor = self.fleet.executors.get(event.executor_id)
-        if executor is not None and executor.run_id == event.run_id:
-            self.fleet.free(executor, event.rss_mib)
-        run = self.running.get(event.run_id)
-        if run is None:
-            return
-        if run.state is RunState.RESERVED:
-            # A fresh process whose start and end came in one go.
-            run.move(RunState.RUNNING)
-        self._release(run)
-        state = run.port.came_back(event.payload)
-        self._recorder.ended(run.facts, state, self._clock.time())
-
-    def _on_run_started(self, event: RunStarted) -> None:
-        executor = self.fleet.executors.get(event.executor_id)
-        run = self.running.get(event.run_id)
-        if executor is None or run is None or run.state is not RunState.RESERVED:
-            return
-        self.fleet.fresh_started(executor, event.pid)
-        self._begun(run, executor)
-
-    def _on_cluster_down(self, detail: str) -> None:
-        if self.cluster_up:
-            logger.error("cluster down: %s", detail)
-        self.cluster_up, self.cluster_detail = False, detail
-        self._lose(*self.fleet.lose_all(f"cluster down: {detail}"))
-
-    def _lose(self, *lost: LostRun | None) -> None:
-        for entry in lost:
-            run = self.running.get(entry.run_id) if entry else None
-            if entry is None or run is None:
-                continue
-            try:
-                self._lose_run(run, entry)
-            except Exception:
-                # The others that were lost with it must be told as well.
-                logger.exception("the loss of %s could not be told", run.task_id)
-
-    def _lose_run(self, run: Run, lost: LostRun) -> None:
-        if run.state is RunState.RESERVED:
-            # Its code never ran, so this is no attempt.
-            self._wait_again(run)
-            return
-        self._release(run)
-        state = run.port.lost(f"executor {lost.executor_id}: {lost.detail}")
-        self._recorder.ended(run.facts, state, self._clock.time(), reason="executor_lost", detail=lost.detail)
+        self.cluster.handle(event)
 
     # Placement
 
     def cycle(self) -> None:
         """Place what waits, if anything changed since the last cycle."""
-        if not self.dirty or self._closed:
+        if not self.dirty or self.cluster.closed:
             return
         self.dirty = False
         if not len(self.waiting):
@@ -236,8 +184,9 @@ class Dispatcher:
         for executor_id in decisions.evictions:
             if executor := self.fleet.executors.get(executor_id):
                 self.fleet.stop(executor)
-        for placement in decisions.placements:
-            self._try(heads[placement.sequence], placement, now)
+        placed = [(heads[placement.sequence], placement) for placement in decisions.placements]
+        if self._launcher.launch(placed, now):
+            self.dirty = True
 
     def _head_limits(self, snapshot: Snapshot, now: float) -> Callable[[Shape], int]:
         """How many of a shape could find a place in this cycle at the most, and one more to learn the reason."""
@@ -264,73 +213,6 @@ class Dispatcher:
         if run.reason is not reason:
             self.waiting.mark(run.shape, reason)
 
-    def _try(self, run: Run, placement: Placement, now: float) -> None:
-        """Carry out one placement; an error in it spares the others."""
-        try:
-            self._carry_out(run, placement, now)
-        except Exception as error:
-            logger.exception("the placement of %s failed", run.task_id)
-            self.dirty = True
-            if run.state is RunState.WAITING and not isinstance(error, LedgerError):
-                self.refuse(run, error, "unplaceable")
-
-    def _carry_out(self, run: Run, placement: Placement, now: float) -> None:
-        if run.state is not RunState.WAITING:
-            return
-        if not run.port.wanted():
-            self._discard(run)
-            return
-        executor = self.fleet.executors.get(placement.executor_id)
-        if executor is None and run.request.isolation is Isolation.WARM:
-            self.fleet.start(run.task, placement, now)
-            return
-        spec = self._spec(run)
-        if executor is None:
-            executor = self.fleet.start(run.task, placement, now)
-            self._bind(run, executor)
-            self._cluster.run(executor.executor_id, spec)
-            return
-        self.fleet.take(executor, run.request.cpus_milli, now)
-        self._bind(run, executor)
-        self._cluster.run(executor.executor_id, spec)
-        self._begun(run, executor)
-
-    def _spec(self, run: Run) -> RunSpec:
-        return RunSpec(run.run_id, run.task_id, run.port.payload(), run.soft_limit_s)
-
-    def _bind(self, run: Run, executor: Executor) -> None:
-        self.waiting.remove(run)
-        run.move(RunState.RESERVED)
-        run.executor_id = executor.executor_id
-        executor.run_id = run.run_id
-        self.running.add(run)
-
-    def _wait_again(self, run: Run) -> None:
-        self.running.remove(run)
-        run.executor_id = None
-        run.move(RunState.WAITING)
-        self._recorder.waits_again(run.facts)
-        self.submit(run)
-
-    def _begun(self, run: Run, executor: Executor) -> None:
-        now = self._clock.monotonic()
-        key = self.running.begin(run, executor.pid)
-        begin = Begin(
-            node_id=executor.node_id,
-            node_name=self.fleet.ledger.node_name(executor.node_id),
-            device_uuids=executor.device_uuids,
-            executor_id=executor.executor_id,
-            executor_class=executor.executor_class,
-            warm=executor.runs > 0,
-        )
-        executor.runs += 1
-        self._recorder.started(run.facts, begin, self._clock.time())
-        for due, seconds in ((Due.SOFT_LIMIT, run.soft_limit_s), (Due.HARD_LIMIT, run.hard_limit_s)):
-            if seconds:
-                self.deadlines.add(now + seconds, Deadline(due, run.run_id, seconds))
-        # Last: Celery may end the run from within, when it was revoked before it began.
-        run.port.begun(key, now)
-
     # Ends
 
     def run_due(self) -> None:
@@ -350,24 +232,7 @@ class Dispatcher:
 
     def _time_out(self, run: Run, seconds: float) -> None:
         executor = self.fleet.executors.get(run.executor_id)
-        self._finish(run, TaskState.TIMEOUT, detail=f"hard time limit of {seconds} s")
+        self.runs.finish(run, TaskState.TIMEOUT, detail=f"hard time limit of {seconds} s")
         if executor is not None:
             self.fleet.stop(executor, force=True)
         run.port.hard_limit(seconds)
-
-    def _release(self, run: Run) -> None:
-        self.running.remove(run)
-        self.deadlines.forget(run.run_id)
-        run.move(RunState.ENDED)
-
-    def _finish(self, run: Run, state: TaskState, detail: str | None = None) -> None:
-        """A begun run ends by order, not by itself."""
-        self._release(run)
-        self._recorder.ended(run.facts, state, self._clock.time(), detail=detail)
-
-    def _discard(self, run: Run) -> None:
-        """A waiting run was revoked or has expired; that was announced already."""
-        self.waiting.remove(run)
-        run.move(RunState.ENDED)
-        self._recorder.ended(run.facts, TaskState.REVOKED, self._clock.time())
-        self.dirty = True

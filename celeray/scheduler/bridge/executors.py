@@ -47,8 +47,10 @@ class Executor:
     """Monotonic time of the last change of state."""
     state: ExecutorState = ExecutorState.STARTING
     pid: int | None = None
-    run_id: int | None = None
-    """What it runs now. One at a time: a message's batch is not begun while the one before it runs."""
+    run_ids: list[int] = field(default_factory=list)
+    """What it has now, in order: one run, or a batch. It gets no more before all of them have ended."""
+    call_size: int = 0
+    """How many runs its last call carried."""
     runs: int = 0
     recycle: bool = False
     """To end after the current run."""

@@ -21,7 +21,9 @@ from celeray.scheduler.cluster import (
     ExecutorStarted,
     Listener,
     NodeRead,
+    Progress,
     RunEnded,
+    RunReturned,
     RunSpec,
     RunStarted,
 )
@@ -35,7 +37,8 @@ class FakeExecutor:
     spec: ExecutorSpec
     pid: int
     started: bool = False
-    run: RunSpec | None = None
+    runs: list[RunSpec] = field(default_factory=list)
+    """What it was given and has not ended, in order."""
     used_mib: int = 0
     """VRAM that its process uses on each of its devices."""
     signals: list[int] = field(default_factory=list)
@@ -61,6 +64,7 @@ class FakeCluster:
         self.foreign_mib: dict[str, int] = {}
         self.stopped = False
         self.reads: list[str] = []
+        self.renewals: list[tuple[float, float]] = []
         self._automatic = automatic
         self._cpus_milli = cpus * 1000
         self._memory_mib = memory_mib
@@ -83,27 +87,31 @@ class FakeCluster:
         if self._automatic and not spec.fresh:
             self.started(spec.executor_id)
 
-    def run(self, executor_id: str, run: RunSpec) -> None:
+    def run(self, executor_id: str, *runs: RunSpec) -> None:
         executor = self.executors.get(executor_id)
         if executor is None:
             return
-        executor.run = run
+        executor.runs += runs
         if not self._automatic:
             return
         if executor.spec.fresh:
             self.begin(executor_id)
-        self.finish(executor_id)
+        for _ in runs:
+            self.finish(executor_id)
         if executor.spec.fresh:
             self.end(executor_id, EndCause.STOPPED)
 
     def stop_executor(self, executor_id: str, *, force: bool) -> None:
         executor = self.executors.get(executor_id)
-        if executor is not None and (force or executor.run is None):
+        if executor is not None and (force or not executor.runs):
             self.end(executor_id, EndCause.STOPPED)
 
     def signal_executor(self, executor_id: str, signum: int) -> None:
         if executor := self.executors.get(executor_id):
             executor.signals.append(signum)
+
+    def keep_alive(self, sent_at: float, lease_s: float) -> None:
+        self.renewals.append((sent_at, lease_s))
 
     def read_node(self, node_id: str) -> None:
         self.reads.append(node_id)
@@ -168,8 +176,8 @@ class FakeCluster:
     def begin(self, executor_id: str) -> None:
         """A fresh executor's process has begun its task."""
         executor = self.executors[executor_id]
-        assert executor.run is not None, f"{executor_id} has no run"
-        self._send(RunStarted(executor_id, executor.run.run_id, executor.pid))
+        assert executor.runs, f"{executor_id} has no run"
+        self._send(RunStarted(executor_id, executor.runs[0].run_id, executor.pid))
 
     def finish(
         self,
@@ -178,17 +186,31 @@ class FakeCluster:
         *,
         failed: bool = False,
         rss_mib: int | None = None,
+        seconds: float | None = None,
     ) -> None:
-        """The executor's run comes back."""
+        """The first of the executor's runs comes back."""
         executor = self.executors[executor_id]
-        assert executor.run is not None, f"{executor_id} has no run"
-        run, executor.run = executor.run, None
-        self._send(RunEnded(executor_id, run.run_id, pickle.dumps((int(failed), retval, 0.1)), rss_mib))
+        assert executor.runs, f"{executor_id} has no run"
+        run = executor.runs.pop(0)
+        outcome = pickle.dumps((int(failed), retval, 0.1))
+        self._send(RunEnded(executor_id, run.run_id, outcome, rss_mib, seconds))
 
-    def end(self, executor_id: str, cause: EndCause = EndCause.DIED, detail: str = "") -> None:
-        """The executor is gone, with its run and its memory."""
+    def give_back(self, executor_id: str) -> None:
+        """The executor gives back all that it was given and has not begun."""
+        runs, self.executors[executor_id].runs = self.executors[executor_id].runs, []
+        for run in runs:
+            self._send(RunReturned(executor_id, run.run_id))
+
+    def end(
+        self,
+        executor_id: str,
+        cause: EndCause = EndCause.DIED,
+        detail: str = "",
+        progress: Progress | None = None,
+    ) -> None:
+        """The executor is gone, with its runs and its memory."""
         if self.executors.pop(executor_id, None):
-            self._send(ExecutorEnded(executor_id, cause, detail or cause))
+            self._send(ExecutorEnded(executor_id, cause, detail or cause, progress))
 
     def _send(self, event: Any) -> None:
         assert self._listener is not None, "the cluster was not started"

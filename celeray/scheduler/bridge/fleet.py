@@ -1,12 +1,13 @@
 """The executors of this bridge: started where the ledger has room, stopped, and given up when they are gone.
 
 The only writer of the ledger. Knows nothing of runs but their number: the dispatcher tells what an executor runs,
-and is told which run an executor took along when it died.
+and is told which runs an executor took along when it died.
 """
 
 from __future__ import annotations
 
 import logging
+import sys
 import uuid
 from dataclasses import dataclass
 from itertools import count
@@ -16,7 +17,15 @@ from celeray.scheduler.bridge.deadlines import Deadline, Deadlines, Due
 from celeray.scheduler.bridge.executors import Executor, ExecutorTable
 from celeray.scheduler.bridge.starts import StartFailures
 from celeray.scheduler.clock import Clock
-from celeray.scheduler.cluster import AppSpec, Cluster, EndCause, ExecutorEnded, ExecutorSpec, ExecutorStarted
+from celeray.scheduler.cluster import (
+    AppSpec,
+    Cluster,
+    EndCause,
+    ExecutorEnded,
+    ExecutorSpec,
+    ExecutorStarted,
+    Progress,
+)
 from celeray.scheduler.ledger import Ledger
 from celeray.scheduler.model import Isolation, NodeReading, Placement, Snapshot, WaitingTask
 from celeray.scheduler.settings import Settings
@@ -37,12 +46,30 @@ class ExecutorLimits:
 
 
 @dataclass(frozen=True, slots=True)
-class LostRun:
-    """A run that an executor took along."""
+class LostRuns:
+    """The runs that an executor took along."""
 
-    run_id: int
+    run_ids: tuple[int, ...]
     executor_id: str
     detail: str
+    progress: Progress | None = None
+    batched: bool = False
+    """They went out in one call with others."""
+    told_to_end: bool = False
+    """It died by order, so what ran is not to blame."""
+
+    def had_not_begun(self, run_id: int) -> bool:
+        """Whether it is known that the code of this member of a batch never ran."""
+        known = self.progress
+        if not self.batched or known is None:
+            return False
+        return run_id != known.running and run_id not in known.unstored
+
+    def is_suspect(self, run_id: int) -> bool:
+        """Whether this member of a batch may have run, and is not known to be what ended the executor."""
+        if not self.batched:
+            return False
+        return self.told_to_end or self.progress is None or run_id != self.progress.running
 
 
 class Fleet:
@@ -183,6 +210,10 @@ class Fleet:
         executor.pid = pid
         self.ledger.set_pid(executor.executor_id, pid)
 
+    def runs_left(self, executor: Executor) -> int:
+        """How many runs the executor may still take before it is replaced."""
+        return sys.maxsize if self._limits.max_runs is None else max(1, self._limits.max_runs - executor.runs)
+
     def take(self, executor: Executor, cpus_milli: int, now: float) -> None:
         """An idle executor gets a task."""
         if cpus_milli:
@@ -190,8 +221,7 @@ class Fleet:
         executor.move(ExecutorState.BUSY, now)
 
     def free(self, executor: Executor, rss_mib: int | None) -> None:
-        """The executor's run is over: idle again, or replaced where its limits say so."""
-        executor.run_id = None
+        """All that the executor had is over: idle again, or replaced where its limits say so."""
         self.ledger.unbook_cpus(executor.executor_id)
         if executor.state is not ExecutorState.BUSY or executor.fresh:
             return
@@ -203,7 +233,7 @@ class Fleet:
 
     # Ends
 
-    def ended(self, event: ExecutorEnded) -> LostRun | None:
+    def ended(self, event: ExecutorEnded) -> LostRuns | None:
         """The process is dead; its room comes back with the node's next reading. Returns the run that it had."""
         executor = self.executors.get(event.executor_id)
         if executor is None or executor.state is ExecutorState.RECLAIMING:
@@ -217,24 +247,24 @@ class Fleet:
                 wait,
                 event.detail,
             )
-        return self._gone(executor, event.detail)
+        return self._gone(executor, event.detail, event.progress)
 
     def observe(self, reading: NodeReading) -> None:
         """Take a reading, and forget the executors whose room it gives back."""
         for holder in self.ledger.observe(reading):
             self.executors.drop(holder)
 
-    def lose_node(self, node_id: str) -> list[LostRun]:
+    def lose_node(self, node_id: str) -> list[LostRuns]:
         """A node is gone with everything on it."""
         holders = self.ledger.forget_node(node_id, self._clock.monotonic())
         return self._lose(holders, f"node {node_id} is gone")
 
-    def lose_all(self, detail: str) -> list[LostRun]:
+    def lose_all(self, detail: str) -> list[LostRuns]:
         """The cluster is gone; readings of the next one start from nothing."""
         self.ledger.clear(self._clock.monotonic())
         return self._lose(tuple(executor.executor_id for executor in self.executors), detail)
 
-    def _lose(self, executor_ids: tuple[str, ...], detail: str) -> list[LostRun]:
+    def _lose(self, executor_ids: tuple[str, ...], detail: str) -> list[LostRuns]:
         lost = []
         for executor_id in executor_ids:
             executor = self.executors.get(executor_id)
@@ -243,9 +273,10 @@ class Fleet:
             self.executors.drop(executor_id)
         return [run for run in lost if run is not None]
 
-    def _gone(self, executor: Executor, detail: str) -> LostRun | None:
+    def _gone(self, executor: Executor, detail: str, progress: Progress | None = None) -> LostRuns | None:
         now = self._clock.monotonic()
-        run_id, executor.run_id = executor.run_id, None
+        told_to_end = executor.state is ExecutorState.ENDING
+        run_ids, executor.run_ids = tuple(executor.run_ids), []
         executor.move(ExecutorState.RECLAIMING, now)
         self._deadlines.forget(executor.executor_id)
         self.ledger.end(executor.executor_id, now)
@@ -253,4 +284,6 @@ class Fleet:
             self.executors.drop(executor.executor_id)
         else:
             self._cluster.read_node(executor.node_id)
-        return None if run_id is None else LostRun(run_id, executor.executor_id, detail)
+        if not run_ids:
+            return None
+        return LostRuns(run_ids, executor.executor_id, detail, progress, executor.call_size > 1, told_to_end)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from typing import Any
 
 from celeray.scheduler.accounting import DeviceAccount
 from celeray.scheduler.bridge.dispatcher import Dispatcher
@@ -70,7 +71,7 @@ def executors(dispatcher: Dispatcher) -> tuple[ExecutorStatus, ...]:
     """Every executor that holds room."""
     found = []
     for executor in dispatcher.fleet.executors:
-        run = dispatcher.running.get(executor.run_id)
+        runs = map(dispatcher.running.get, executor.run_ids)
         found.append(
             ExecutorStatus(
                 executor_id=executor.executor_id,
@@ -80,7 +81,7 @@ def executors(dispatcher: Dispatcher) -> tuple[ExecutorStatus, ...]:
                 device_uuids=executor.device_uuids,
                 memory_mib=executor.memory_mib,
                 pid=executor.pid,
-                tasks=(run.task_id,) if run else (),
+                tasks=tuple(run.task_id for run in runs if run),
                 runs=executor.runs,
             )
         )
@@ -108,3 +109,15 @@ def queues(dispatcher: Dispatcher) -> tuple[BridgeQueue, ...]:
         )
         for name in sorted(set(waiting) | set(running))
     )
+
+
+def pool_info(dispatcher: Dispatcher) -> dict[str, Any]:
+    """For Celery's `inspect stats`."""
+    executors = dispatcher.fleet.executors
+    return {
+        "processes": [executor.pid for executor in executors.alive() if executor.pid is not None],
+        "cluster": dispatcher.cluster.address or dispatcher.cluster.detail,
+        "waiting": len(dispatcher.waiting),
+        "running": len(dispatcher.running),
+        "executors": {e.executor_id: f"{e.executor_class} {e.state}" for e in executors},
+    }

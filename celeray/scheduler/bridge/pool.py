@@ -16,7 +16,6 @@ import socket
 import time
 import uuid
 from collections import deque
-from itertools import count
 from typing import Any
 
 from celery.concurrency.base import BasePool
@@ -25,20 +24,24 @@ from celery.exceptions import ImproperlyConfigured
 from celery.utils.imports import symbol_by_name
 from vine import promise
 
+from celeray.scheduler.bridge import picture
 from celeray.scheduler.bridge.celery_port import CeleryPort
 from celeray.scheduler.bridge.dispatcher import Dispatcher
-from celeray.scheduler.bridge.executors import executor_class
+from celeray.scheduler.bridge.garbage import settle
+from celeray.scheduler.bridge.intake import Intake
+from celeray.scheduler.bridge.lease_watch import LeaseWatch
 from celeray.scheduler.bridge.recorder import Recorder
 from celeray.scheduler.bridge.reporting import Reporting
 from celeray.scheduler.bridge.run import Run
 from celeray.scheduler.bridge.upkeep import Upkeep
+from celeray.scheduler.bridge.window import Window
 from celeray.scheduler.bridge.worker_options import app_spec, executor_limits, node_name
 from celeray.scheduler.clock import SystemClock
 from celeray.scheduler.cluster import ClusterEvent
 from celeray.scheduler.errors import RequirementError
 from celeray.scheduler.installation import settings_of
-from celeray.scheduler.model import WaitingTask
-from celeray.scheduler.receiving import Received, receive
+from celeray.scheduler.lost_leases import give_up
+from celeray.scheduler.transport.leases import LeaseBook
 
 logger = logging.getLogger(__name__)
 TICK_S = 1.0
@@ -67,6 +70,7 @@ class TaskPool(BasePool):
         self._refused: deque[tuple[CeleryPort, Exception]] = deque()
         self._wake = promise(self._drain)
         self._due_at: float | None = None
+        self._waking = False
         self._closed = False
         self._stopped = False
 
@@ -95,9 +99,12 @@ class TaskPool(BasePool):
         self._reporting = Reporting(
             self.app, self._settings, self.bridge_id, hostname, self.dispatcher, self._recorder
         )
+        self.window = Window(self.dispatcher, self._clock, self._wake_in)
         self._upkeep = Upkeep(self.dispatcher, self._settings, self._reporting.refusal)
-        self._run_ids = count(1)
+        self._lease_watch = LeaseWatch(self._cluster.keep_alive)
+        self._intake = Intake(self.dispatcher, self._recorder, self._settings, self.options)
         self._reporting.start()
+        settle()
         self._cluster.start(self._on_event)
 
     def register_with_event_loop(self, loop: Any) -> None:
@@ -137,61 +144,38 @@ class TaskPool(BasePool):
         if self._closed:
             port.give_back()
             return None
-        self._hub.call_soon(self._wake)
-        retries = request.request_dict.get("retries") or 0
-        if request.delivery_info.get("redelivered") and (
-            run := self.dispatcher.adopt(request.id, retries, port)
-        ):
-            return run
-        received = receive(request, self._settings)
-        if isinstance(received, RequirementError):
+        self._wake_soon()
+        taken = self._intake.take(request, port, soft_limit_s=soft_timeout, hard_limit_s=timeout)
+        if isinstance(taken, RequirementError):
             # Told from the loop: Celery has not finished handing the message over yet.
-            self._refused.append((port, received))
+            self._refused.append((port, taken))
             return None
-        run = self._run(request, received, port)
-        run.retries = retries
-        run.soft_limit_s = soft_timeout or self.options.get("soft_timeout")
-        run.hard_limit_s = timeout or self.options.get("timeout")
-        self.dispatcher.submit(run)
-        return run
-
-    def _run(self, request: Any, received: Received, port: CeleryPort) -> Run:
-        number = next(self._run_ids)
-        task = WaitingTask(
-            task_id=request.id,
-            executor_class=executor_class(request.type, received.request),
-            request=received.request,
-            priority=received.priority,
-            sequence=number,
-        )
-        facts = self._recorder.received(
-            request.id, request.type, received.queue, received.priority, received.request, time.time()
-        )
-        return Run(
-            run_id=number,
-            name=request.type,
-            queue=received.queue,
-            task=task,
-            port=port,
-            facts=facts,
-            recheck=self.dispatcher.recheck,
-        )
+        return taken
 
     def _on_event(self, event: ClusterEvent) -> None:
         """From any thread."""
         self._events.append(event)
-        if self._hub is not None:
+        self._wake_soon()
+
+    def _wake_soon(self) -> None:
+        """From any thread. A wake-up that is under way takes what came before it."""
+        if not self._waking and self._hub is not None:
+            self._waking = True
             self._hub.call_soon(self._wake)
 
     def _drain(self) -> None:
         """Everything that has happened, then one placement cycle. An error in one thing spares the others."""
+        # First: what comes from here on wakes again, whether or not the loops below still see it.
+        self._waking = False
         while self._refused:
             port, error = self._refused.popleft()
             self._guard(port.refused, error)
         while self._events:
             self._guard(self.dispatcher.handle, self._events.popleft())
         self._guard(self.dispatcher.run_due)
+        self._guard(self.window.return_paused)
         self._guard(self.dispatcher.cycle)
+        self._guard(self.window.balance)
         self._schedule_due()
 
     def _guard(self, action: Any, *args: Any) -> None:
@@ -207,6 +191,9 @@ class TaskPool(BasePool):
             return
         self._due_at = due_at
         self._hub.call_later(max(0.0, due_at - self._clock.monotonic()), self._on_due)
+
+    def _wake_in(self, seconds: float) -> None:
+        self._hub.call_later(seconds, self._drain)
 
     def _on_due(self) -> None:
         self._due_at = None
@@ -227,6 +214,19 @@ class TaskPool(BasePool):
         self._drain()
         signum = int(signal or 15)
         self.dispatcher.terminate(pid, signum, deadly=signum in DEADLY)
+
+    def watch_leases(self, book: LeaseBook) -> None:
+        """Have runs ended in time when the leases of this book can't be renewed."""
+        self._lease_watch.watch(book)
+
+    def lease_lost(self, request: Any) -> None:
+        """The message of a request is somebody else's."""
+        run = request._apply_result() if request._apply_result is not None else None
+        if run is None:
+            give_up(request)
+        else:
+            self.dispatcher.lease_lost(run)
+            self._hub.call_soon(self._wake)
 
     def grow(self, n: int = 1) -> None:
         """Hold `n` more messages."""
@@ -255,21 +255,13 @@ class TaskPool(BasePool):
 
     def _get_info(self) -> dict[str, Any]:
         info = super()._get_info()
-        fleet = self.dispatcher.fleet
-        info.update(
-            {
-                "max-concurrency": self.limit,
-                "processes": [e.pid for e in fleet.executors.alive() if e.pid is not None],
-                "max-tasks-per-child": self.options.get("maxtasksperchild") or "N/A",
-                "timeouts": (self.options.get("soft_timeout") or 0, self.options.get("timeout") or 0),
-                "bridge": self.bridge_id,
-                "cluster": self.dispatcher.cluster_address or self.dispatcher.cluster_detail,
-                "waiting": len(self.dispatcher.waiting),
-                "running": len(self.dispatcher.running),
-                "executors": {e.executor_id: f"{e.executor_class} {e.state}" for e in fleet.executors},
-            }
-        )
-        return info
+        limits = {
+            "max-concurrency": self.limit,
+            "max-tasks-per-child": self.options.get("maxtasksperchild") or "N/A",
+            "timeouts": (self.options.get("soft_timeout") or 0, self.options.get("timeout") or 0),
+            "bridge": self.bridge_id,
+        }
+        return {**info, **limits, **picture.pool_info(self.dispatcher)}
 
     # Shutdown
 

@@ -107,6 +107,7 @@ class TaskFacts:
         "reason",
         "received_at",
         "request",
+        "run_s",
         "shown",
         "started_at",
         "state",
@@ -126,6 +127,8 @@ class TaskFacts:
         self.begin: Begin | None = None
         self.started_at: float | None = None
         self.ended_at: float | None = None
+        self.run_s: float | None = None
+        """As the executor measured it; None: from begin to end as the bridge saw them."""
         self.reason: str | None = None
         self.detail: str | None = None
         self.changed = True
@@ -162,7 +165,8 @@ class TaskFacts:
             record |= self.begin.fields
         if started is not None:
             record["wait_s"] = max(0.0, started - self.received_at)
-            record["run_s"] = None if ended is None else max(0.0, ended - started)
+            seen = None if ended is None else max(0.0, ended - started)
+            record["run_s"] = seen if self.run_s is None else self.run_s
         changed_at = ended or started or self.received_at
         return StoredRecord(self.task_id, changed_at, ended is not None, to_json(record).decode())
 
@@ -224,17 +228,21 @@ class Recorder:
         outcome: str | None = None,
         reason: str | None = None,
         detail: str | None = None,
+        run_s: float | None = None,
     ) -> None:
         """The run is over, whether or not it ever began.
 
         Args:
+            run_s: how long it ran, where that is known better than by when its begin and end were told: the runs of
+                a batch are told of together.
             outcome: what counts in the metrics where it is not `state` itself, for instance `OOM`.
             reason: one word of a closed list, for instance a `Reason` or an `EndCause`.
             detail: a sentence for the operator; cut after 1,000 characters.
         """
         if facts.state is TaskState.RUNNING:
             facts.tally.running -= 1
-            facts.tally.execution.observe(at - (facts.started_at or at))
+            facts.run_s = run_s
+            facts.tally.execution.observe(at - (facts.started_at or at) if run_s is None else run_s)
         facts.state, facts.ended_at, facts.reason, facts.detail = state, at, reason, detail
         facts.tally.finished[outcome or state] += 1
         self._touch(facts)

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
 
 from celeray.scheduler.bridge.recorder import TaskFacts
-from celeray.scheduler.model import Reason, ResourceRequest, WaitingTask
+from celeray.scheduler.fencing import Fence
+from celeray.scheduler.model import Isolation, Reason, ResourceRequest, WaitingTask
 from celeray.scheduler.states import RUN_TRANSITIONS, RunState, transition
 from celeray.scheduler.status import TaskState
 
@@ -25,6 +26,10 @@ class RunPort(Protocol):
 
     def begun(self, key: int, at: float) -> None:
         """The task's code begins now; `key` names the run in a later request to terminate it."""
+        ...
+
+    def not_begun(self) -> None:
+        """What `begun` told is taken back: the code did not run, or to no end that counts."""
         ...
 
     def came_back(self, payload: bytes) -> TaskState:
@@ -47,8 +52,16 @@ class RunPort(Protocol):
         """The hard time limit passed; the executor is being killed."""
         ...
 
+    def lease_lost(self) -> None:
+        """The message is, or may soon be, somebody else's: forget it, and tell nobody."""
+        ...
+
     def give_back(self) -> None:
         """Put the message back on its queue, in front, uncounted."""
+        ...
+
+    def give_back_with(self, others: Sequence[RunPort]) -> None:
+        """As `give_back`, of several messages in one step, so that they keep their order. What it raises, it undid."""
         ...
 
     def superseded(self) -> None:
@@ -70,8 +83,18 @@ class Run:
     """Called when Celery wants the run to end."""
     retries: int = 0
     """Of the message: another delivery with another number is another message."""
+    fence: Fence | None = None
+    """On the leased transport."""
     soft_limit_s: float | None = None
     hard_limit_s: float | None = None
+    level: int = 0
+    """Of the list that its message was taken from; 0 is served first."""
+    message_class: str = ""
+    """As its message says it, which its shape may not: see celeray/scheduler/message_class.py."""
+    batchable: bool = False
+    """The message allows that it begins together with others: acknowledged late, and delivered for the first time."""
+    alone: bool = False
+    """It was in a batch whose executor died, and may be why."""
     state: RunState = RunState.WAITING
     executor_id: str | None = None
     key: int | None = None
@@ -88,6 +111,12 @@ class Run:
     @property
     def request(self) -> ResourceRequest:
         return self.task.request
+
+    @property
+    def may_share_a_call(self) -> bool:
+        """Whether it may go to an executor together with others."""
+        limited = self.soft_limit_s or self.hard_limit_s
+        return self.batchable and not self.alone and not limited and self.request.isolation is Isolation.WARM
 
     def move(self, state: RunState) -> None:
         """Go to the next state.

@@ -78,8 +78,8 @@ class Upkeep:
             error = self._refusal(shape[1])
             for run in runs:
                 if error is None:
-                    self._dispatcher.give_back(run)
+                    self._dispatcher.runs.give_back(run)
                 else:
-                    self._dispatcher.refuse(run, error, Reason.NEVER_FITS)
+                    self._dispatcher.runs.refuse(run, error, Reason.NEVER_FITS)
         for shape in due:
             self._dispatcher.never_since.pop(shape, None)

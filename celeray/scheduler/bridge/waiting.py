@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
-from bisect import insort
-from collections.abc import Callable, Iterator
+from bisect import bisect_left, insort
+from collections.abc import Callable, Collection, Iterator
+from itertools import islice
 
 from celeray.scheduler.bridge.run import Run
 from celeray.scheduler.model import Reason, ResourceRequest, WaitingTask
 
 Shape = tuple[str, ResourceRequest]
+GONE_MOST = 1000
+"""Shapes of which nothing waits any more, and whose count is kept."""
+LEVELS = 10
+"""Lists of a queue; `Run.level` is below it."""
 
 
 def _order(run: Run) -> tuple[int, int]:
@@ -21,6 +26,8 @@ class WaitingRuns:
     def __init__(self) -> None:
         self._shapes: dict[Shape, list[Run]] = {}
         self._size = 0
+        self._departed: dict[Shape, int] = {}
+        self._levels: list[int] = [0] * LEVELS
 
     def __len__(self) -> int:
         return self._size
@@ -33,6 +40,7 @@ class WaitingRuns:
         """Insert at its place."""
         insort(self._shapes.setdefault(run.shape, []), run, key=_order)
         self._size += 1
+        self._levels[run.level] += 1
 
     def remove(self, run: Run) -> None:
         """Take out.
@@ -41,10 +49,16 @@ class WaitingRuns:
             ValueError: the run does not wait.
         """
         runs = self._shapes.get(run.shape, [])
-        runs.remove(run)
+        place = bisect_left(runs, _order(run), key=_order)
+        if place == len(runs) or runs[place] is not run:
+            raise ValueError(f"run {run.run_id} does not wait")
+        del runs[place]
         self._size -= 1
+        self._levels[run.level] -= 1
+        self._departed[run.shape] = self._departed.get(run.shape, 0) + 1
         if not runs:
             del self._shapes[run.shape]
+            self._forget_departed()
 
     def heads(self, limit: Callable[[Shape], int]) -> dict[int, Run]:
         """The first `limit(shape)` runs of each shape, by sequence number. A limit of 0 leaves the shape out."""
@@ -52,9 +66,38 @@ class WaitingRuns:
             run.task.sequence: run for shape, runs in self._shapes.items() for run in runs[: limit(shape)]
         }
 
+    def behind(self, head: Run, most: int, *, without: Collection[int]) -> list[Run]:
+        """At most `most` runs of the head's shape that come after it, leaving out those numbers."""
+        runs = self._shapes.get(head.shape, [])
+        begin = bisect_left(runs, _order(head), key=_order) + 1
+        return list(islice((run for run in runs[begin:] if run.run_id not in without), most))
+
     def shapes(self) -> dict[Shape, list[Run]]:
         """A copy of the whole, for reading while it changes."""
         return {shape: list(runs) for shape, runs in self._shapes.items()}
+
+    def of(self, shape: Shape) -> list[Run]:
+        """The runs of a shape. Not to be changed."""
+        return self._shapes.get(shape, [])
+
+    def counts(self) -> dict[Shape, int]:
+        """How many there are of each shape."""
+        return {shape: len(runs) for shape, runs in self._shapes.items()}
+
+    def departed(self, shape: Shape) -> int:
+        """How many of a shape have left so far. Of one that was gone for long it may begin at 0 again."""
+        return self._departed.get(shape, 0)
+
+    def _forget_departed(self) -> None:
+        if len(self._departed) > GONE_MOST + len(self._shapes):
+            self._departed = {shape: left for shape, left in self._departed.items() if shape in self._shapes}
+
+    def at_least_urgent_level(self) -> tuple[int, int]:
+        """The last level of which any run waits, and how many of it do. (0, 0): none waits."""
+        return next(
+            ((level, self._levels[level]) for level in range(LEVELS - 1, -1, -1) if self._levels[level]),
+            (0, 0),
+        )
 
     def mark(self, shape: Shape, reason: Reason | None) -> None:
         """Give the reason to all runs of the shape that were not looked at one by one."""

@@ -14,11 +14,13 @@ from kombu.utils.json import dumps
 
 from celeray.scheduler.errors import MessageTooLargeError
 from celeray.scheduler.keys import Keys
-from celeray.scheduler.transport.claiming import Claim, read_reply
+from celeray.scheduler.transport.claiming import ANY, Choice, Claim, read_reply
+from celeray.scheduler.transport.demand import Demand
 from celeray.scheduler.transport.keeping import LeaseKeeper
 from celeray.scheduler.transport.leases import BACK, FRONT, LeaseBook
 from celeray.scheduler.transport.message import Message, Payload, UnreadableMessageError
 from celeray.scheduler.transport.options import LeaseOptions
+from celeray.scheduler.transport.publishing_scope import PUBLISHED_TTL_S, publishing_scope
 from celeray.scheduler.transport.qos import QoS
 from celeray.scheduler.transport.restoring import Restored, restore_expired
 from celeray.scheduler.transport.scripts import script
@@ -30,6 +32,7 @@ class Channel(kombu_redis.Channel):
 
     QoS = QoS
     Message = Message
+    _pooled_client: Any = None
 
     def __init__(self, connection: Any, **kwargs: Any) -> None:
         self._sentinel_manager: Any
@@ -60,6 +63,11 @@ class Channel(kombu_redis.Channel):
         return LeaseKeeper(self.leases, self.restore_expired)
 
     @cached_property
+    def demand(self) -> Demand:
+        """What is wanted of the queues."""
+        return Demand(self)
+
+    @cached_property
     def turns(self) -> Turns:
         """Consuming, turn by turn of the poller."""
         return Turns(self, self._deliver_claimed)
@@ -73,6 +81,18 @@ class Channel(kombu_redis.Channel):
         for name in ("socket_timeout", "socket_connect_timeout"):
             pool.connection_kwargs[name] = pool.connection_kwargs.get(name) or patience_s
         return pool
+
+    def _create_client(self, asynchronous: bool = False) -> Any:
+        """kombu makes one for every event and publish, which takes longer than to send it. One serves a pool for good.
+
+        Thread-safe: each command takes a connection of its own from the pool.
+        """
+        if asynchronous:
+            return super()._create_client(asynchronous=True)
+        client = self._pooled_client
+        if client is None or client.connection_pool is not self.pool:
+            client = self._pooled_client = super()._create_client()
+        return client
 
     # Publishing
 
@@ -90,18 +110,25 @@ class Channel(kombu_redis.Channel):
         if (expires := self._expires.get(queue)) is not None:
             commands += [("pexpire", self._q_for_pri(queue, step), expires) for step in self.priority_steps]
         batch = kwargs.pop("_publish_batch", None)
+        if (scope := publishing_scope.get()) is not None and (task_id := message["headers"].get("id")):
+            self._put_once(self.keys.once(scope, task_id), commands.pop(0)[1], payload)
         if batch is not None:
             for name, *arguments in commands:
                 batch.add(name, *arguments)
             return
         with self.conn_or_acquire() as client:
-            if len(commands) == 1:
+            if len(commands) == 1 and commands[0][0] == "lpush":
                 client.lpush(*commands[0][1:])
                 return
             with client.pipeline() as pipe:
                 for name, *arguments in commands:
                     getattr(pipe, name)(*arguments)
                 pipe.execute()
+
+    def _put_once(self, mark: str, list_name: str, payload: str) -> None:
+        # kombu's own client knows not where a script's keys are, so the keys are prefixed here and the client is plain.
+        client = redis.Redis(connection_pool=self.pool)
+        script("publish_once")(client, [mark, f"{self.keys.prefix}{list_name}"], [PUBLISHED_TTL_S, payload])
 
     # Consuming
 
@@ -126,7 +153,7 @@ class Channel(kombu_redis.Channel):
             with self.conn_or_acquire() as client:
                 self._maybe_update_queues_expire(client, queue)
         while True:
-            reply = script("claim")(self.leases.client, claim.lists, claim.arguments(self.leases))
+            reply = script("claim")(self.leases.client, claim.keys(self.leases), claim.arguments(self.leases))
             claimed = read_reply(reply, claim, self.leases)
             if not claimed.size:
                 return None
@@ -149,26 +176,22 @@ class Channel(kombu_redis.Channel):
     def next_claim(self) -> Claim | None:
         """What may be claimed now, as far as credit goes. None: nothing is consumed."""
         queues = self._queue_cycle.consume(len(self.active_queues))
-        return self._claim_of(queues, self._credit()) if queues else None
+        return self._claim_of(queues, self.demand.credit(), self.demand.choice) if queues else None
 
-    def _credit(self) -> int:
-        if "can_consume" in vars(self.qos):
-            # Celery replaces it where workers must not prefetch: it is asked before every single message.
-            return 1
-        free = self.qos.can_consume_max_estimate()
-        most = self.lease_options.claim_max_messages
-        if free is None:
-            # Without an event loop messages are delivered one a call, and a more urgent one may come in between.
-            return most if self.turns.loop_thread is not None else 1
-        return min(most, free)
+    def _claim_of(self, queues: Sequence[str], most: int, choice: Choice = ANY) -> Claim:
+        names = tuple(queues)
+        if (lists := self._lists.get(names)) is None:
+            lists = self._lists[names] = tuple(
+                f"{self.keys.prefix}{self._q_for_pri(queue, step)}"
+                for step in self.priority_steps
+                for queue in names
+            )
+        return Claim(names, lists, most, self.queue_order_strategy == "round_robin", choice)
 
-    def _claim_of(self, queues: Sequence[str], most: int) -> Claim:
-        lists = [
-            f"{self.keys.prefix}{self._q_for_pri(queue, step)}"
-            for step in self.priority_steps
-            for queue in queues
-        ]
-        return Claim(tuple(queues), tuple(lists), most, self.queue_order_strategy == "round_robin")
+    @cached_property
+    def _lists(self) -> dict[tuple[str, ...], tuple[str, ...]]:
+        """Of the queues that were claimed from, by their order: made once, and not for every claim."""
+        return {}
 
     def _deliver_claimed(self, payload: Payload, queue: str) -> None:
         self._queue_cycle.rotate(queue)

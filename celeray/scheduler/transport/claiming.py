@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -13,8 +13,34 @@ from celeray.scheduler.transport.scripts import Argument
 
 logger = logging.getLogger(__name__)
 
-_FIELDS = 5
-"""Of a message in the reply of claim.lua."""
+SKIPPED_MOST = 1000
+"""Messages of a list that a claim may look past, within `claim_max_bytes`. Redis takes about 2 ms for so many."""
+_HEAD, _FIELDS = 4, 5
+"""Items before the messages in the reply of claim.lua, and of each message."""
+
+
+@dataclass(frozen=True, slots=True)
+class Limit:
+    """Of one class of messages: how many more of it may be taken."""
+
+    room: int
+    level: int
+    """From this level on; what is more urgent is taken without regard to it."""
+
+
+@dataclass(frozen=True, slots=True)
+class Choice:
+    """What a consumer wants of the messages, besides the most urgent ones."""
+
+    over: int = 0
+    """Messages beyond the prefetch count, if they are in one of the `urgent_levels`."""
+    urgent_levels: int = 0
+    """The first so many levels."""
+    limits: Mapping[str, Limit] = field(default_factory=dict)
+    """By class, as celeray/scheduler/message_class.py tells them apart."""
+
+
+ANY = Choice()
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,9 +53,14 @@ class Claim:
     """Keys, most urgent level first, the queues in order within a level."""
     most: int
     takes_turns: bool = True
+    choice: Choice = ANY
+
+    def keys(self, book: LeaseBook) -> list[str]:
+        return [*self.lists, book.keys.paused()]
 
     def arguments(self, book: LeaseBook) -> list[Argument]:
-        options = book.options
+        options, choice = book.options, self.choice
+        limits = ((name, limit.room, limit.level) for name, limit in choice.limits.items())
         return [
             *book.book_keys,
             book.keys.fence(),
@@ -39,6 +70,11 @@ class Claim:
             options.lease_s,
             len(self.queues),
             int(self.takes_turns),
+            choice.over,
+            choice.urgent_levels,
+            SKIPPED_MOST,
+            *self.queues,
+            *(part for limit in limits for part in limit),
         ]
 
 
@@ -49,8 +85,14 @@ class Claimed:
     messages: list[tuple[Payload, str]] = field(default_factory=list)
     """With the queue that each was taken from, in the order of their turn."""
     parked: int = 0
+    skipped: int = 0
+    """Messages that were looked past."""
     size: int = 0
     """Messages claimed, readable or not."""
+    left_from: int = 0
+    """The first level in which something may be left."""
+    paused: frozenset[str] = frozenset()
+    """Those of the claim's queues that are paused."""
 
 
 def read_reply(reply: Sequence[Any], claim: Claim, book: LeaseBook) -> Claimed:
@@ -59,19 +101,28 @@ def read_reply(reply: Sequence[Any], claim: Claim, book: LeaseBook) -> Claimed:
     Raises:
         redis.RedisError: parking failed; that message stays held until its lease ends.
     """
-    found = Claimed(parked=int(reply[0]), size=(len(reply) - 1) // _FIELDS)
+    found = Claimed(
+        parked=int(reply[0]),
+        skipped=int(reply[1]),
+        size=(len(reply) - _HEAD) // _FIELDS,
+        left_from=int(reply[2]),
+        paused=frozenset(claim.queues[number - 1] for number in reply[3]),
+    )
     if found.parked:
         logger.error("%d unreadable messages are parked, of %s", found.parked, ", ".join(claim.queues))
     broken: list[tuple[Lease, str]] = []
-    for at in range(1, len(reply), _FIELDS):
+    width = len(claim.queues)
+    for at in range(_HEAD, len(reply), _FIELDS):
         index, tag, token, begun, raw = reply[at : at + _FIELDS]
+        level, slot = divmod(int(index) - 1, width)
         lease = book.add(tag.decode(), token.decode())
+        lease.level = level
         try:
             payload = read_payload(raw, lease, int(begun))
         except UnreadableMessageError as error:
             broken.append((lease, str(error)))
         else:
-            found.messages.append((payload, claim.queues[(int(index) - 1) % len(claim.queues)]))
+            found.messages.append((payload, claim.queues[slot]))
     for lease, why in broken:
         book.park(lease, "unreadable", why)
     return found

@@ -1,5 +1,7 @@
 """The thread that keeps leases: renews them, tells what is left to tell, restores what others let expire.
 
+It brings messages with a far eta back too, so that a team without a keeper gets its etas.
+
 A thread of its own with connections of its own, since leases must be renewed while the event loop is busy.
 """
 
@@ -12,6 +14,7 @@ from collections.abc import Callable
 import redis
 
 from celeray.scheduler.transport.leases import LeaseBook
+from celeray.scheduler.transport.scheduling import bring_back
 
 logger = logging.getLogger(__name__)
 
@@ -44,6 +47,10 @@ class LeaseKeeper:
             self._thread = threading.Thread(target=self._run, name="celeray-leases", daemon=True)
             self._thread.start()
 
+    def look_every(self, seconds: float) -> None:
+        """Do rounds at least so often from the next one on."""
+        self.interval_s = min(self.interval_s, seconds)
+
     def stop(self) -> None:
         """No more restoring; the thread ends when nothing is held any more."""
         self._stopping.set()
@@ -61,14 +68,21 @@ class LeaseKeeper:
             (wake if self._stopping.is_set() else self._stopping).wait(self.interval_s)
         self._book.client.connection_pool.disconnect(inuse_connections=False)
 
+    def _return_unbegun(self) -> None:
+        """Nobody will begin these any more. The channel gives them back when it closes, if the broker answers then."""
+        if waiting := self._book.take_unbegun():
+            self._book.give_back(waiting)
+
     def run_once(self) -> None:
         """One round. What fails is tried again in the next one."""
         try:
             self._book.renew()
             if self._stopping.is_set():
                 self._book.flush()
+                self._return_unbegun()
             else:
                 self._restore()
+                bring_back(self._book.client, self._book.keys)
         except (redis.RedisError, OSError) as error:
             if isinstance(error, redis.exceptions.ReadOnlyError):
                 # A demoted master; the next connection may find the new one.

@@ -10,6 +10,7 @@ import logging
 import os
 import socket
 import threading
+import time
 import uuid
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
@@ -40,7 +41,13 @@ class Lease:
     """Its name in kombu's hash of unacked messages."""
     token: str
     """Owner and fence, as Redis has it."""
+    level: int = 0
+    """Of the list that it was claimed from; 0 is served first."""
     has_begun: bool = False
+    with_pool: bool = False
+    """A pool that runs what it gets at once has it, though its begin was not told yet."""
+    hold: str = ""
+    """What the message holds of a dedup key; let go of with the ack. Empty: nothing, or somebody else lets go."""
     uncertain: bool = False
     """Its settlement was sent once and the reply was lost, so it may be done already."""
 
@@ -66,8 +73,12 @@ class Settlements:
 
     def arguments(self) -> list[Argument]:
         """Of settle.lua."""
-        pairs = [text for lease in self.all() for text in (lease.tag, lease.token)]
-        return [len(self.begun), len(self.ended), *pairs]
+        acked = [
+            text
+            for lease in self.acked
+            for text in (lease.tag, f"{lease.token}\n{lease.hold}" if lease.hold else lease.token)
+        ]
+        return [len(self.begun), len(self.ended), *_pairs(self.begun), *_pairs(self.ended), *acked]
 
 
 class LeaseBook:
@@ -81,6 +92,10 @@ class LeaseBook:
         """Called with delivery tags whose lease is somebody else's now. From any thread."""
         self.on_refused: list[Callable[[Sequence[str]], None]] = []
         """Called with delivery tags of which an ack changed nothing, for that reason. From any thread."""
+        self.on_renewed: list[Callable[[], None]] = []
+        """Called when all leases were renewed. From any thread."""
+        self.renewed_at = time.monotonic()
+        """No lease of this book ends before this plus the lease time."""
         self.client: Any = redis.Redis(connection_pool=pool)
         self.keys = keys
         self.book_keys = keys.lease_book()
@@ -89,6 +104,8 @@ class LeaseBook:
         self._settlements = Settlements()
         self._telling = 0
         """Calls under way."""
+        self._handing: set[str] = set()
+        """Delivery tags whose lease a script may be ending just now."""
 
     # Book
 
@@ -108,6 +125,18 @@ class LeaseBook:
         """Oldest first."""
         with self._lock:
             return list(self._held.values())
+
+    def take_unbegun(self) -> list[Lease]:
+        """What has not begun, to be given back since its consumer is gone; oldest first.
+
+        What a pool has may have begun: Celery's prefork forgets what it was not told the begin of, and its child runs
+        it all the same. So that counts as begun, and its next run asks first whether this one completed the message.
+        """
+        waiting = [lease for lease in self.held() if not lease.has_begun]
+        for lease in waiting:
+            if lease.with_pool:
+                self.note_begun(lease.delivery_tag)
+        return waiting
 
     def _take(self, delivery_tag: str) -> Lease | None:
         with self._lock:
@@ -219,11 +248,38 @@ class LeaseBook:
         with self._giving_up([lease]):
             return bool(script("move")(self.client, [*self.book_keys, key], args))
 
+    def give_up(
+        self, leases: Sequence[Lease], name: str, keys: Sequence[str], args: Sequence[Argument]
+    ) -> Any:
+        """Run a script that ends leases, and return its reply. Where it raises they are still on the book."""
+        with self._giving_up(leases):
+            return script(name)(self.client, keys, args)
+
+    def keep(self, lease: Lease) -> None:
+        """Back on the book: the script has left it held."""
+        with self._lock:
+            self._held[lease.delivery_tag] = lease
+
+    def hand_over(self, lease: Lease, attempt: Callable[[], bool]) -> bool:
+        """Call what may end the lease and says whether it did. Meanwhile a renewal does not take it for lost."""
+        self._handing.add(lease.delivery_tag)
+        try:
+            if ended := attempt():
+                self._take(lease.delivery_tag)
+        finally:
+            self._handing.discard(lease.delivery_tag)
+        return ended
+
     def park(self, lease: Lease, reason: str, detail: str) -> None:
         """Keep a message that can't be delivered, with why."""
         with self._giving_up([lease]):
             script("park")(self.client, self.book_keys, [lease.tag, lease.token, reason, detail])
         logger.error("message %s is parked: %s: %s", lease.tag, reason, detail)
+
+    def abandon(self, delivery_tag: str) -> None:
+        """Its run was ended from outside: renew it no more, so that it is restored when its lease ends, uncounted."""
+        self.note_ended(delivery_tag)
+        self._take(delivery_tag)
 
     @contextmanager
     def _giving_up(self, leases: Sequence[Lease]) -> Iterator[None]:
@@ -241,6 +297,8 @@ class LeaseBook:
 
     def renew(self) -> list[str]:
         """Extend every lease. Returns the delivery tags of those that are lost, after reporting them."""
+        # Before it is sent: what the server counts from is later, and so is every claim that is not in the list yet.
+        begun_at = time.monotonic()
         with self._lock:
             leases = [*self._held.values(), *self._settlements.acked]
         lost: list[Lease] = []
@@ -249,8 +307,17 @@ class LeaseBook:
             args: list[Argument] = [self.options.lease_s, *_pairs(part)]
             gone = {_text(token) for token in script("renew")(self.client, self.book_keys, args)}
             # What was settled while the script ran is gone for that reason.
-            lost += [lease for lease in part if lease.token in gone and self._take(lease.delivery_tag)]
+            lost += [
+                lease
+                for lease in part
+                if lease.token in gone
+                and lease.delivery_tag not in self._handing
+                and self._take(lease.delivery_tag)
+            ]
         self._report(self.on_lost, lost, "lost")
+        self.renewed_at = begun_at
+        for callback in self.on_renewed:
+            callback()
         return [lease.delivery_tag for lease in lost]
 
     def _report(

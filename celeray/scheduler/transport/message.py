@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+from json import JSONDecoder
 from typing import Any
 
 from kombu.transport import virtual
 from kombu.utils.encoding import bytes_to_str
-from kombu.utils.json import loads
+from kombu.utils.json import object_hook
 
+from celeray.scheduler.submission.deduplication import HOLD_HEADER
 from celeray.scheduler.transport.leases import Lease
 
+_decode = JSONDecoder(object_hook=object_hook).decode
+"""As `kombu.utils.json.loads`, which makes a decoder for each call."""
 _BROKEN = (ValueError, TypeError, KeyError, AttributeError, RecursionError)
 
 
@@ -26,6 +30,8 @@ class Payload(dict[str, Any]):
 class Message(virtual.Message):
     """Acked with the tag of its lease; what `properties` says is the name under which it is held."""
 
+    level: int = 0
+    """Of the list that it was claimed from; 0 is served first."""
     fence: int | None = None
     """Rises with every claim of any message. None: not claimed, a fanout message."""
 
@@ -40,6 +46,7 @@ class Message(virtual.Message):
             raise UnreadableMessageError(f"{type(error).__name__}: {error}") from error
         self.delivery_tag = lease.delivery_tag
         self.fence = lease.fence
+        self.level = lease.level
 
 
 def read_payload(raw: bytes, lease: Lease, runs_begun: int) -> Payload:
@@ -49,11 +56,15 @@ def read_payload(raw: bytes, lease: Lease, runs_begun: int) -> Payload:
         UnreadableMessageError: the bytes are no message for kombu.
     """
     try:
-        payload = Payload(loads(bytes_to_str(raw)))
+        payload = Payload(_decode(bytes_to_str(raw)))
         if runs_begun:
             payload["headers"]["redelivered"] = True
             payload["properties"]["delivery_info"]["redelivered"] = True
     except _BROKEN as error:
         raise UnreadableMessageError(f"{type(error).__name__}: {error}") from error
     payload.lease = lease
+    headers = payload.get("headers")
+    hold = headers.get(HOLD_HEADER) if isinstance(headers, dict) else None
+    if isinstance(hold, str):
+        lease.hold = hold
     return payload

@@ -47,6 +47,11 @@ class QoS(kombu_redis.QoS):
         self.leases.note_begun(delivery_tag)
         self.settle()
 
+    def handed_over(self, delivery_tag: str) -> None:
+        """The pool has the message, and runs it as soon as it can."""
+        if (lease := self.leases.get(delivery_tag)) is not None:
+            lease.with_pool = True
+
     def ended(self, delivery_tag: str) -> None:
         """The run ended on purpose, though its message is not settled: it is no sign of poison."""
         self.leases.note_ended(delivery_tag)
@@ -75,6 +80,15 @@ class QoS(kombu_redis.QoS):
     def give_back(self, delivery_tag: str) -> bool:
         """Put the message back at the front, uncounted. False where it was not held any more."""
         return self._give_back([delivery_tag]) == 1
+
+    def give_back_all(self, delivery_tags: Sequence[str]) -> int:
+        """As `give_back`, of several in the order in which they were taken. Returns how many were still held."""
+        leases = [lease for tag in delivery_tags if (lease := self.leases.get(tag)) is not None]
+        leases.sort(key=lambda lease: lease.fence)
+        back = self._give_back([lease.delivery_tag for lease in leases])
+        for tag in delivery_tags:
+            self._quick_ack(tag)
+        return back
 
     def forget(self, delivery_tag: str) -> None:
         """The message was settled by other means."""
@@ -120,7 +134,7 @@ class QoS(kombu_redis.QoS):
         for tag in list(self._unclaimed):
             self.restore_by_tag(tag)
         self._unclaimed.clear()
-        self._give_back([lease.delivery_tag for lease in self.leases.held() if not lease.has_begun])
+        self._give_back([lease.delivery_tag for lease in self.leases.take_unbegun()])
 
     def _at_exit(self) -> None:
         if not self._ours():

@@ -11,6 +11,8 @@ from typing import Any
 import redis
 
 Argument = str | bytes | int | float
+SUBMISSION = ("submit", "release")
+"""Scripts of celeray/scheduler/submission; the others are of the transport."""
 
 
 def refused_as_replica(error: Exception) -> bool:
@@ -22,8 +24,7 @@ class Script:
     """One script: for a client that waits for the reply, and for a connection that reads it later."""
 
     def __init__(self, name: str) -> None:
-        folder = files("celeray.scheduler.transport") / "lua"
-        texts = [(folder / f"{part}.lua").read_text("utf-8") for part in ("lease", name)]
+        texts = [part.read_text("utf-8") for part in _parts(name)]
         self.name = name
         self.source = "\n".join(texts).encode()
         self.digest = hashlib.sha1(self.source, usedforsecurity=False).hexdigest()
@@ -46,6 +47,13 @@ class Script:
         """As a command to send; with `loaded` false it carries the source, which loads it."""
         name, script = ("EVALSHA", self.digest) if loaded else ("EVAL", self.source)
         return (name, script, len(keys), *keys, *args)
+
+
+def _parts(name: str) -> list[Any]:
+    """A script with what stands before it."""
+    transport = files("celeray.scheduler.transport") / "lua"
+    own = files("celeray.scheduler.submission") / "lua" if name in SUBMISSION else transport
+    return [transport / "lease.lua", own / f"{name}.lua"]
 
 
 @cache

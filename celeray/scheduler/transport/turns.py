@@ -22,6 +22,9 @@ from celeray.scheduler.transport.wire import Wire
 
 logger = logging.getLogger(__name__)
 
+LOOK_PAUSE_S = 40e-6
+"""After a claim that looked past messages of limited classes, for each of them: Redis spends a twentieth on it."""
+LOOK_PAUSE_MOST_S = 0.05
 CLOSE_WAIT_S = 1.0
 """At close: how long the reply to a claim that is under way is waited for. After that its leases end by themselves."""
 
@@ -38,19 +41,19 @@ class Turns:
         self._deliver = deliver
         self._book: LeaseBook = channel.leases
         self._idle_check_s = channel.lease_options.idle_check_s
-        self._wire = Wire()
+        self._wire = Wire(channel.demand.level_of_list)
         self._claim: Claim | None = None
         self._told: Settlements | None = None
         self._claimed: deque[tuple[Payload, str]] = deque()
-        self._looked_at = float("-inf")
+        self._looked_at = self._looks_again_at = float("-inf")
         self.loop_thread: int | None = None
         """Where the event loop runs. None: there is none."""
 
     # Before the poll
 
     def ring(self) -> None:
-        """The queues have changed: look into them."""
-        self._wire.rung = True
+        """The queues have changed, or what is wanted of them: look into them."""
+        self._wire.ring()
 
     def wanted(self) -> bool:
         """Whether there is something to send or to deliver."""
@@ -63,10 +66,15 @@ class Turns:
         return thread == self.loop_thread and "nap" not in self._wire.due
 
     def _may_claim(self) -> bool:
-        channel = self._channel
-        if not channel._active_queues or self._claimed or not channel.qos.can_consume():
+        channel, now = self._channel, monotonic()
+        if not channel._active_queues or self._claimed or now < self._looks_again_at:
             return False
-        return self._wire.rung or monotonic() - self._looked_at >= self._idle_check_s
+        if now - self._looked_at >= self._idle_check_s:
+            return True
+        if channel.demand.credit() > 0:
+            return self._wire.rung
+        # Without credit a claim serves to see what changes places with a less urgent message, and what is paused.
+        return self._wire.rung_from < channel.demand.choice.urgent_levels
 
     def start(self, connection: Any) -> bool:
         """Send what there is to send. Returns whether a reply is due. Raises the connection's errors."""
@@ -78,8 +86,9 @@ class Turns:
             wire.add_script(connection, "settle", self._book.book_keys, self._told.arguments())
         if self._may_claim() and (claim := self._channel.next_claim()) is not None:
             self._claim = claim
-            self._looked_at, wire.rung = monotonic(), False
-            wire.add_script(connection, "claim", claim.lists, claim.arguments(self._book))
+            self._looked_at = monotonic()
+            wire.looked()
+            wire.add_script(connection, "claim", claim.keys(self._book), claim.arguments(self._book))
         return self._send(connection)
 
     def _send(self, connection: Any) -> bool:
@@ -124,7 +133,7 @@ class Turns:
 
     def _refused(self, kind: str) -> None:
         """The server did not do it, for want of the script or otherwise: it is due again."""
-        self._wire.rung = True
+        self._wire.ring()
         if kind == "settle" and self._told is not None:
             told, self._told = self._told, None
             self._book.unsent(told)
@@ -133,9 +142,17 @@ class Turns:
         assert self._claim is not None
         claimed = read_reply(reply, self._claim, self._book)
         self._claimed.extend(claimed.messages)
-        if claimed.size or claimed.parked:
-            # More may be there.
-            self._wire.rung = True
+        if claimed.left_from * len(self._claim.queues) < len(self._claim.lists):
+            self._wire.ring(claimed.left_from)
+        if claimed.skipped:
+            self._pause_looking(min(LOOK_PAUSE_MOST_S, claimed.skipped * LOOK_PAUSE_S))
+        self._channel.demand.note_paused(claimed.paused)
+
+    def _pause_looking(self, seconds: float) -> None:
+        self._looks_again_at = monotonic() + seconds
+        if (loop := self._channel.connection.cycle.loop) is not None:
+            # Only to turn the loop.
+            loop.call_later(seconds, _nothing)
 
     def _nap_if_deaf(self, connection: Any) -> bool:
         """Without tracking, and with nothing found: sleep in the server, and look again."""
@@ -145,7 +162,7 @@ class Turns:
         wire.begin(connection)
         wire.add_nap(connection, self._book.keys.nap())
         sent = self._send(connection)
-        wire.rung = True
+        wire.ring()
         return sent
 
     def deliver(self) -> bool:
@@ -190,3 +207,7 @@ class Turns:
                 self._book.give_back(claimed)
         except (redis.RedisError, OSError) as error:
             logger.warning("%d claimed messages could not be given back: %r", len(claimed), error)
+
+
+def _nothing() -> None:
+    """For a timer."""

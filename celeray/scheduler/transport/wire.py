@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import logging
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from redis import exceptions
@@ -19,17 +19,24 @@ from celeray.scheduler.transport.scripts import Argument, script
 logger = logging.getLogger(__name__)
 
 NAP_S = 0.05
+EVERYTHING, NOTHING = -1, 1 << 30
+"""As levels from which on lists may have changed: the queues' state too, and none."""
 
 
 class Wire:
     """State of one connection. Belongs to one thread."""
 
-    def __init__(self) -> None:
+    def __init__(self, level_of: Callable[[bytes], int]) -> None:
+        """
+        Args:
+            level_of: the level of a list by its key; `EVERYTHING` for a key that is none.
+        """
+        self._level_of = level_of
         self._sock: Any = None
         self.tracks = False
         """Whether the server tells of changes on this connection."""
-        self.rung = True
-        """Whether a list may have changed since it was looked into."""
+        self.rung_from = EVERYTHING
+        """The most urgent level of which a list may have changed since it was looked into."""
         self.due: deque[str] = deque()
         """Replies that are still to come, in order."""
         self._unloaded: set[str] = set()
@@ -49,9 +56,22 @@ class Wire:
             parser.set_invalidation_push_handler(self._ring)
             self.add(connection, "tracking", ("CLIENT", "TRACKING", "ON", "NOLOOP"))
 
+    def ring(self, level: int = EVERYTHING) -> None:
+        """Lists of this level may have changed."""
+        self.rung_from = min(self.rung_from, level)
+
+    def looked(self) -> None:
+        """All lists are being looked into."""
+        self.rung_from = NOTHING
+
+    @property
+    def rung(self) -> bool:
+        """Whether a list may have changed since it was looked into."""
+        return self.rung_from != NOTHING
+
     def reset(self) -> None:
         """The connection is gone."""
-        self._sock, self.tracks, self.rung = None, False, True
+        self._sock, self.tracks, self.rung_from = None, False, EVERYTHING
         self.due.clear()
 
     def add(self, connection: Any, kind: str, command: Sequence[Argument]) -> None:
@@ -100,5 +120,11 @@ class Wire:
         while not self.due and connection.can_read(timeout=0):
             connection.read_response(push_request=True)
 
-    def _ring(self, _message: Any) -> None:
-        self.rung = True
+    def _ring(self, message: Any) -> None:
+        # ["invalidate", [keys]]; no keys where the whole database was flushed.
+        keys = message[1] if len(message) > 1 else None
+        if not keys:
+            self.ring()
+            return
+        for key in keys:
+            self.ring(self._level_of(key if isinstance(key, bytes) else str(key).encode()))

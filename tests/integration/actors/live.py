@@ -22,6 +22,7 @@ from celeray.scheduler.cluster import (
     ExecutorStarted,
     NodeRead,
     RunEnded,
+    RunReturned,
     RunSpec,
 )
 from celeray.scheduler.model import NodeReading
@@ -86,6 +87,36 @@ class LiveCluster:
         run_id = next(self._ids)
         self.cluster.run(spec.executor_id, RunSpec(run_id, f"task-{run_id}", payload(task, *args), soft))
         return run_id
+
+    def run_batch(self, spec: ExecutorSpec, *runs: RunSpec) -> None:
+        """Run several tasks in one call, to the end of all or of the executor.
+
+        What it gives back is sent again, as the bridge does: on a busy machine the first ones may take too long.
+        """
+        left = list(runs)
+        while left and not self.ends(spec):
+            place = len(self.events)
+            self.cluster.run(spec.executor_id, *left)
+            ids = {run.run_id for run in left}
+            back = self._answered(spec, ids, place)
+            left = [run for run in left if run.run_id in back]
+
+    def _answered(self, spec: ExecutorSpec, run_ids: set[int], place: int) -> set[int]:
+        """Wait until each run has ended or was given back; returns those that were given back."""
+
+        def answers() -> list[RunEnded | RunReturned]:
+            return [
+                event
+                for event in self.events[place:]
+                if isinstance(event, RunEnded | RunReturned) and event.run_id in run_ids
+            ]
+
+        with self._changed:
+            done = self._changed.wait_for(
+                lambda: len(answers()) >= len(run_ids) or self.ends(spec), DEADLINE_S
+            )
+        assert done, f"not all of {run_ids} were answered; last events: {self.events[-5:]}"
+        return {event.run_id for event in answers() if isinstance(event, RunReturned)}
 
     def run(
         self, spec: ExecutorSpec, task: str, *args: Any, soft: float | None = None

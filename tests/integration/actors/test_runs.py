@@ -10,9 +10,9 @@ from typing import Any
 import psutil
 from celery.exceptions import SoftTimeLimitExceeded
 
-from celeray.scheduler.cluster import ClusterDown, EndCause, RunEnded, RunSpec
+from celeray.scheduler.cluster import ClusterDown, EndCause, Progress, RunEnded, RunSpec
 from tests.integration.actors.conftest import A
-from tests.integration.actors.live import APPS, LiveCluster, OnceOnly, until
+from tests.integration.actors.live import APPS, LiveCluster, OnceOnly, payload, until
 from tests.integration.conftest import AddedNode, RayTestCluster
 
 
@@ -200,10 +200,14 @@ def test_a_run_that_cannot_be_sent_ends_its_executor_alone(
         payload: Any = OnceOnly()
         live.cluster.run(spec.executor_id, RunSpec(run_id, "t", payload))
 
-    for spec, cause in ((warm, EndCause.DIED), (fresh, EndCause.START_FAILED)):
+    # The driver looks into what it sends to a fresh executor only; a warm one finds no bytes in it.
+    for spec, cause, detail in (
+        (warm, EndCause.DIED, "a bytes-like object is required"),
+        (fresh, EndCause.START_FAILED, "pickled a second time"),
+    ):
         end = live.ended(spec)
         assert end.cause is cause
-        assert "pickled a second time" in end.detail
+        assert detail in end.detail
     assert not alive(started.pid)
     assert live.run(other, "simple.add", 2, 3)[:2] == (0, "5")
     live.cluster.stop_executor(other.executor_id, force=True)
@@ -232,3 +236,22 @@ def test_a_process_that_lingers_after_its_end_is_killed(
 
     assert live.ended(spec).cause is EndCause.STOPPED
     assert not alive(started.pid)
+
+
+def test_after_a_crash_in_a_batch_it_is_known_who_ended_who_ran_and_who_never_began(
+    live: LiveCluster, ray_cluster: RayTestCluster
+) -> None:
+    spec = live.spec(ray_cluster.head_id)
+    live.start(spec)
+    tasks = [("simple.add", 1, 2), ("simple.noop",), ("simple.die",), ("simple.noop",)]
+    runs = [RunSpec(8000 + at, "t", payload(*task)) for at, task in enumerate(tasks)]
+    live.run_batch(spec, *runs)
+
+    end = live.ended(spec)
+
+    assert end.cause is EndCause.DIED
+    assert end.progress == Progress(running=8002)
+    assert live.outcome(8000)[:2] == (0, "3")
+    assert live.outcome(8001)[:2] == (0, "None")
+    told = [e.run_id for e in live.events if isinstance(e, RunEnded) and e.executor_id == spec.executor_id]
+    assert told == [8000, 8001]

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
 
 import pytest
 import redis
@@ -10,8 +12,12 @@ from fastapi.testclient import TestClient
 
 from celeray.api.app import create_app
 from celeray.api.results import ResultReader
+from celeray.api.token_file import TokenFile
+from celeray.api.tokens import Role, mint
 from celeray.scheduler.settings import Settings
 from celeray.scheduler.status_store import StatusStore
+
+MakeToken = Callable[..., dict[str, str]]
 
 
 @pytest.fixture
@@ -26,8 +32,20 @@ def store(redis_client: redis.Redis) -> StatusStore:
 
 
 @pytest.fixture
-def settings() -> Settings:
-    return Settings()
+def settings(tmp_path: Path) -> Settings:
+    return Settings(transport="leased", api_tokens_file=tmp_path / "tokens.json")
+
+
+@pytest.fixture
+def make_token(settings: Settings) -> MakeToken:
+    """Makes a token of a role, and returns what its owner sends as headers."""
+
+    def make(role: Role, *, valid_s: float = 3600.0) -> dict[str, str]:
+        token, text = mint(role, now=time.time(), valid_s=valid_s)
+        TokenFile(settings.tokens_file).add(token)
+        return {"Authorization": f"Bearer {text}"}
+
+    return make
 
 
 @pytest.fixture

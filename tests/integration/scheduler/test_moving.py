@@ -21,10 +21,11 @@ STEP = "\x06\x16"
 class Broker:
     """An app, what it publishes, and what is in Redis."""
 
-    def __init__(self, url: str, **options: Any) -> None:
+    def __init__(self, url: str, transport: str = "kombu", **options: Any) -> None:
         self.prefix = options.get("global_keyprefix", "")
         self.app = Celery("moving", broker=url, backend=url, set_as_current=False)
         self.app.conf.broker_transport_options = options
+        self.app.conf.celeray_transport = transport
         celeray.install(self.app)
 
         @self.app.task(shared=False, name="moving.task")

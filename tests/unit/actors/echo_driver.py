@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pickle
 import sys
 from multiprocessing.connection import Connection
 
@@ -22,7 +23,8 @@ def main() -> None:
             if isinstance(command, Stop):
                 sys.exit(7)
             assert isinstance(command, Run)
-            channel.send(connection, [command.run.run_id, len(command.run.payload)])
+            for run in pickle.loads(command.runs):
+                channel.send(connection, [run.run_id, len(run.payload)])
 
 
 if __name__ == "__main__":

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from celeray.actors import channel
 from celeray.actors.channel import DriverConfig, Run, Stop
 from celeray.actors.driver_process import DriverProcess, redirect_target
 from celeray.scheduler.cluster import RunSpec
@@ -42,7 +43,7 @@ def open_gate(gate: Path) -> None:
 
 
 def run(run_id: int, size: int) -> Run:
-    return Run("e1", RunSpec(run_id, "t", b"x" * size))
+    return Run("e1", channel.encode([RunSpec(run_id, "t", b"x" * size)]))
 
 
 def test_commands_wait_in_order_while_the_child_does_not_read(driver: DriverProcess, gate: Path) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import json
+import os
 import pickle
 from pathlib import Path
 from typing import Any
@@ -11,8 +12,9 @@ from typing import Any
 import pytest
 
 from celeray.actors.executor_core import ENDED, LEFT
+from celeray.actors.journal import read_journal, take_journal
 from celeray.actors.simulated import SimulatedDevices
-from celeray.scheduler.cluster import AppSpec, ExecutorSpec, RunEnded, RunSpec
+from celeray.scheduler.cluster import AppSpec, ExecutorSpec, Progress, RunEnded, RunReturned, RunSpec
 from tests.unit.actors.core_process import ROOT, CoreProcess, core_process
 
 APPS = ROOT / "tests" / "apps"
@@ -32,11 +34,15 @@ def spec(*devices: str, app: str = "simple", working_dir: Path = APPS, **fields:
 
 
 def run(core: CoreProcess, name: str, *args: Any, limit: float | None = None) -> bytes:
+    answer: bytes = core.call("run", [run_spec(7, name, *args, limit=limit)])
+    return answer
+
+
+def run_spec(run_id: int, name: str, *args: Any, limit: float | None = None) -> RunSpec:
     body = json.dumps([args, {}, {"callbacks": None, "errbacks": None, "chain": None, "chord": None}])
     request = {"id": "t", "task": name, "delivery_info": {}, "ignore_result": True}
     payload = pickle.dumps((name, "t", request, body.encode(), "application/json", "utf-8"))
-    answer: bytes = core.call("run", RunSpec(7, "t", payload, limit))
-    return answer
+    return RunSpec(run_id, "t", payload, limit)
 
 
 def ended(answer: bytes) -> tuple[RunEnded, tuple[int, Any, Any]]:
@@ -122,6 +128,69 @@ def test_a_task_that_exits_is_told_apart() -> None:
 
         assert answer[:1] == LEFT
         assert "exitcode 4" in answer[1:].decode()
+
+
+def test_the_tasks_of_a_batch_end_each_for_itself() -> None:
+    with core_process(spec()) as core:
+        core.call("load")
+        core.be_patient()
+        batch = [
+            run_spec(1, "simple.add", 1, 2),
+            run_spec(2, "simple.fail", "no"),
+            run_spec(3, "simple.unreadable"),
+            run_spec(4, "simple.add", 3, 4),
+        ]
+        answer = core.call("run", batch)
+
+        assert answer[:1] == ENDED
+        events = pickle.loads(answer[1:])
+        assert [event.run_id for event in events] == [1, 2, 3, 4]
+        # The third names a class of the app, which only the bridge has at hand.
+        outcomes = [pickle.loads(events[at].payload) for at in (0, 1, 3)]
+        assert [failed for failed, _, _ in outcomes] == [0, 1, 0]
+        assert [outcomes[0][1], outcomes[2][1]] == ["3", "7"]
+        assert b"UnreadableError" in events[2].payload
+        assert all(event.seconds > 0 for event in events)
+        assert [event.rss_mib is not None for event in events] == [False, False, False, True]
+
+
+def test_a_batch_that_takes_too_long_gives_back_what_it_has_not_begun() -> None:
+    with core_process(spec()) as core:
+        core.call("load")
+        answer = core.call(
+            "run", [run_spec(1, "simple.sleep", 0.15), *(run_spec(i, "simple.noop") for i in (2, 3))]
+        )
+
+        events = pickle.loads(answer[1:])
+        assert [type(event) for event in events] == [RunEnded, RunReturned, RunReturned]
+        assert [event.run_id for event in events] == [1, 2, 3]
+
+
+@pytest.mark.parametrize(("last", "running"), [("simple.leave", 3), ("simple.die", 3)])
+def test_a_task_that_ends_the_process_leaves_how_far_the_batch_was(
+    last: str, running: int, tmp_path: Path
+) -> None:
+    batch = [
+        run_spec(1, "simple.add", 1, 2),
+        run_spec(2, "simple.noop"),
+        run_spec(3, last, *([4] if "leave" in last else [])),
+        run_spec(4, "simple.noop"),
+    ]
+    with core_process(spec(), env={"TMPDIR": str(tmp_path)}, ends_with=-9 if "die" in last else 0) as core:
+        core.call("load")
+        core.be_patient()
+        if "die" in last:
+            with pytest.raises(EOFError):
+                core.call("run", batch)
+        else:
+            assert core.call("run", batch)[:1] == LEFT
+        journal = take_journal(core.pid, "e1", tmp_path / f"celeray-{os.getuid()}" / "journals")
+
+    assert journal is not None
+    found, progress = read_journal("e1", journal)
+    assert [event.run_id for event in found] == [1, 2]
+    assert pickle.loads(found[0].payload)[:2] == (0, "3")
+    assert progress == Progress(running=running), "and what comes after it never began"
 
 
 def test_its_reservation_is_held_from_the_first_task_on(tmp_path: Path) -> None:

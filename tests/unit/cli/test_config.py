@@ -52,6 +52,8 @@ def test_the_table_has_a_line_a_setting() -> None:
 def test_secrets_are_masked() -> None:
     assert mask("api_token", "abc") == MASK
     assert mask("api_token", None) is None
+    assert mask("api_tokens_file", "a/tokens.json") == "a/tokens.json"
+    assert mask("api_read_requires_token", True) is True
     assert mask("runtime_env", {"env_vars": {"HF": "x"}, "pip": ["a"]}) == {
         "env_vars": {"HF": MASK},
         "pip": ["a"],

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import time
 from pathlib import Path
 
 import pytest
 import redis
 from celery import Celery
 
-from celeray.cli.doctor import check_content, check_packages, check_ray_token, check_redis
+from celeray.api.token_file import TokenFile
+from celeray.api.tokens import Role, mint
+from celeray.cli.doctor import check_api, check_content, check_packages, check_ray_token, check_redis
+from celeray.scheduler.settings import Settings
 
 
 def verdicts(findings: object) -> dict[str, str]:
@@ -56,3 +60,24 @@ def test_content_types() -> None:
 def test_a_redis_that_does_not_answer() -> None:
     client = redis.Redis(port=1, socket_connect_timeout=0.2)
     assert verdicts(check_redis(client)) == {"Redis": "failed"}
+
+
+def test_the_apis_tokens(tmp_path: Path) -> None:
+    path = tmp_path / "tokens.json"
+
+    def found(**changes: object) -> tuple[str, str]:
+        (finding,) = check_api(Settings(api_tokens_file=path, **changes))  # type: ignore[arg-type]
+        return finding.verdict, finding.detail
+
+    assert found()[0] == "ok"
+    assert found(api_read_requires_token=True)[0] == "warning"
+    soon, _ = mint(Role.VIEWER, now=time.time(), valid_s=3600.0)
+    TokenFile(path).add(soon)
+    verdict, detail = found(api_read_requires_token=True)
+    assert (verdict, soon.id in detail) == ("warning", True)
+    TokenFile(path).remove(soon.id)
+    TokenFile(path).add(mint(Role.VIEWER, now=time.time(), valid_s=30 * 86_400.0)[0])
+    assert found(api_read_requires_token=True)[0] == "ok"
+    path.chmod(0o644)
+    assert found() == ("warning", found()[1])
+    assert "chmod 600" in found()[1]

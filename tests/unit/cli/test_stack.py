@@ -42,7 +42,7 @@ def test_a_worker_an_entry() -> None:
         "io": WorkerSettings(queues=("io.storage",), pool="threads", concurrency=8),
     }
     made = plan(Settings(workers=workers))
-    assert list(commands(made, {})) == ["bridge", "cpu", "io", "api", "flower"]
+    assert list(commands(made, {})) == ["bridge", "cpu", "io", "keeper", "api", "flower"]
     cpu = argv(made, "cpu")
     assert "-m celery -A film.app worker -l INFO" in cpu
     assert "-n cpu@%h -Q cpu.analysis,priority -P prefork -c 3 --max-tasks-per-child 50" in cpu
@@ -55,6 +55,10 @@ def test_the_bridge_gets_what_up_was_given() -> None:
     assert "bridge -A film.app -l INFO -c 9" in argv(made, "bridge")
     assert argv(made, "bridge").endswith("--ray-address h:6380 --simulate-gpus 2x24GiB")
     assert "--ray-address" not in argv(plan(), "bridge")
+
+
+def test_the_keeper_has_the_app_whose_broker_options_count() -> None:
+    assert argv(plan(), "keeper").endswith("keeper -A film.app -l INFO")
 
 
 def test_the_api_imports_no_user_code_and_has_the_settings_all_the_same() -> None:

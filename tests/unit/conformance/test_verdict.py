@@ -5,6 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+import pytest
+
+from tests.conformance import verdict
 from tests.conformance.run import SuiteRun
 from tests.conformance.runs import RunSite
 from tests.conformance.suite import DESELECTED, read_selection
@@ -72,11 +75,15 @@ def test_a_run_that_broke_off_is_a_fault_on_prefork_too() -> None:
     assert faults == ["prefork: pytest ended with code 3", "prefork: no test passed", "prefork: relay: lost"]
 
 
-def test_exceptions_are_read_from_their_own_table_only(tmp_path: Path) -> None:
+def test_exceptions_are_read_from_their_own_table_only(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     page = tmp_path / "page.md"
+    monkeypatch.setattr(verdict, "EXCEPTIONS_PAGE", page)
     table = "| test | reason |\n|---|---|\n| `a::b` | why |\n"
     page.write_text(f"| `x` | not here |\n\n## Exceptions\n\n{table}\n## Next\n| `c` | no |\n")
-    assert documented_exceptions(page) == {"a::b": "why"}
+    assert documented_exceptions() == {"a::b": "why"}
+    assert documented_exceptions("Next") == {"c": "no"}
 
 
 def test_the_documents_exceptions_have_reasons_and_are_not_deselected() -> None:

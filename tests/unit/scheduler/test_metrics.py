@@ -9,7 +9,7 @@ import pytest
 
 from celeray.scheduler.metrics import SPECS, HistogramSample, Picture, Sample, collect
 from celeray.scheduler.model import Health, Reason
-from celeray.scheduler.status import BridgeSummary, Counters, QueueStatus
+from celeray.scheduler.status import BridgeSummary, Counters, Pause, QueueStatus
 from tests.status_samples import bridge, counters, device, node
 
 DOCUMENT = Path(__file__).parents[3] / "docs" / "metrics.md"
@@ -119,6 +119,12 @@ def test_tasks() -> None:
     finished = values("celeray_task_finished_total")
     assert finished == {("gpu.generation", "film.generate_image", "ray", "succeeded"): 2.0}
     assert values("celery_queue_length") == {("gpu.generation",): 5.0}
+
+
+def test_paused_queues_are_one_and_the_others_zero() -> None:
+    pause = Pause(by="a@h", at=1.0, why="x")
+    queues = [QueueStatus(name="gpu.generation", paused=pause), QueueStatus(name="io.storage")]
+    assert values("celeray_queue_paused", queues=queues) == {("gpu.generation",): 1.0, ("io.storage",): 0.0}
 
 
 def test_histograms_are_cumulative() -> None:

@@ -64,6 +64,23 @@ def priority_of(sent: dict[str, Any]) -> tuple[int, int]:
     return sent["priority"], sent["headers"]["celeray_priority"]
 
 
+class TestClass:
+    def test_tasks_of_the_bridge_say_what_they_are_alike_to(self, app: Celery) -> None:
+        whole, part = ({"resource_requirements": {"vram_gb": size}} for size in (12, 20))
+        named = [
+            send(app, "film.generate_image", headers=headers)["headers"] for headers in ({}, whole, part)
+        ]
+        assert named[0]["celeray_class"] == named[1]["celeray_class"] != named[2]["celeray_class"]
+
+    def test_others_say_nothing(self, app: Celery) -> None:
+        assert "celeray_class" not in send(app)["headers"]
+
+    def test_a_second_publish_with_another_request_says_another_class(self, app: Celery) -> None:
+        first = send(app, "film.generate_image")["headers"]
+        again = send(app, "film.generate_image", headers={**first, "resource_requirements": {"vram_gb": 20}})
+        assert again["headers"]["celeray_class"] != first["celeray_class"]
+
+
 class TestPriority:
     @pytest.mark.parametrize(
         ("options", "priority"),

@@ -1,16 +1,56 @@
 -- Takes messages off their lists under a lease, most urgent first. A message is stored as held before it leaves its
--- list, so there is no moment in which it is nowhere; one that can't be read is parked.
--- KEYS: only the lists, level by level, since with client tracking a change of any key here wakes the waiting worker.
+-- list, so there is no moment in which it is nowhere; one that can't be read is parked. Lists of paused queues are left.
+-- KEYS: the lists, level by level, then the hash of paused queues; no others, since with client tracking a change of any
+--       key here wakes the waiting worker.
 -- ARGV: 1-6 bookkeeping keys, 7 fence key, 8 messages at most, 9 bytes at most (the first one always passes), 10 owner,
---       11 lease in seconds, 12 lists a level, 13 '1': within a level the lists take turns, else the first goes first.
--- Returns: {parked, then for each message: index in KEYS, tag, token, runs begun before, message}.
+--       11 lease in seconds, 12 lists a level, 13 '1': within a level the lists take turns, else the first goes first,
+--       14 messages more than that, of 15 the first so many levels only, 16 how many messages of a list may be skipped,
+--       the queues of a level's lists, then for each limited class: its name, how many more of it may be taken, and the
+--       level (from 0) from which on that holds.
+-- Returns: {parked, skipped, the first level (from 0) in which something may be left, {numbers of paused queues}, then
+--           for each message: index in KEYS, tag, token, runs begun before, message}.
 local book, fence_key = bookkeeping(ARGV), ARGV[7]
 local most, bytes, owner, lease_s = tonumber(ARGV[8]), tonumber(ARGV[9]), ARGV[10], ARGV[11]
 local width, turns = tonumber(ARGV[12]), ARGV[13] == '1'
+local over, urgent_levels, depth = tonumber(ARGV[14]), tonumber(ARGV[15]), tonumber(ARGV[16])
+local FIRST_QUEUE = 17
 local PARKED_MOST = 1000
 
 local at, fence = server_time(), nil
-local reply, claimed, size, parked = { 0 }, 0, 0, 0
+local lists, paused_key = #KEYS - 1, KEYS[#KEYS]
+local reply, claimed, size, parked, skipped = { 0, 0, 0, {} }, 0, 0, 0, 0
+
+-- By slot in a level, from 0.
+local paused = {}
+local function read_paused()
+  local names = {}
+  for _, name in ipairs(redis.call('HKEYS', paused_key)) do names[name] = true end
+  for slot = 0, width - 1 do
+    if names[ARGV[FIRST_QUEUE + slot]] then
+      paused[slot] = true
+      table.insert(reply[4], slot + 1)
+    end
+  end
+end
+
+local limits, limited = {}, #ARGV >= FIRST_QUEUE + width
+for first = FIRST_QUEUE + width, #ARGV, 3 do
+  limits[ARGV[first]] = { room = tonumber(ARGV[first + 1]), level = tonumber(ARGV[first + 2]) }
+end
+
+local function has_room(class, level)
+  local limit = class and limits[class]
+  return not limit or level < limit.level or limit.room > 0
+end
+
+-- As celeray/scheduler/message_class.py reads it.
+local function class_of(message)
+  local headers = message.headers
+  if type(headers) ~= 'table' then return '' end
+  if type(headers.celeray_class) == 'string' then return headers.celeray_class end
+  if type(headers.task) == 'string' then return headers.task end
+  return ''
+end
 
 -- Rises for ever, also when a promoted replica has missed the last ones.
 local function next_fence()
@@ -24,7 +64,7 @@ local function literal(value)
   return 'null'
 end
 
--- tag, exchange, routing key as JSON; or nil and why not.
+-- tag, exchange, routing key as JSON, and the class; or nil and why not.
 local function read(raw)
   local ok, message = pcall(cjson.decode, raw)
   if not ok then return nil, tostring(message) end
@@ -36,7 +76,32 @@ local function read(raw)
     return nil, 'properties.delivery_tag: not a string of printable ASCII'
   end
   if type(info) ~= 'table' then return nil, 'properties.delivery_info: missing' end
-  return tag, literal(info.exchange), literal(info.routing_key)
+  return tag, literal(info.exchange), literal(info.routing_key), limited and class_of(message)
+end
+
+-- Messages at the right end of each list that were skipped.
+local skips, skipped_bytes = {}, 0
+
+-- The next message of a list that was not skipped; nil: there is none, or none as near as one may look.
+local function peek(index)
+  local beside = skips[index] or 0
+  if beside > 0 and (beside >= depth or skipped_bytes > bytes) then return nil end
+  return redis.call('LINDEX', KEYS[index], -1 - beside)
+end
+
+local function skip(index, raw)
+  skips[index] = (skips[index] or 0) + 1
+  skipped, skipped_bytes = skipped + 1, skipped_bytes + #raw
+end
+
+-- Takes what `peek` has returned off its list.
+local function remove(index, raw)
+  if skips[index] then
+    -- The same bytes nearer to the end would have been returned before.
+    redis.call('LREM', KEYS[index], -1, raw)
+  else
+    redis.call('RPOP', KEYS[index])
+  end
 end
 
 local function hold(index, raw, tag, exchange, routing_key)
@@ -48,49 +113,80 @@ local function hold(index, raw, tag, exchange, routing_key)
   redis.call('ZADD', book.index, stamp(at), tag)
   redis.call('HSET', book.leases, tag, token .. '\n' .. lease_s .. '\n' .. KEYS[index])
   redis.call('ZADD', book.deadlines, stamp(at + tonumber(lease_s)), tag)
-  redis.call('RPOP', KEYS[index])
+  remove(index, raw)
   for _, value in ipairs({ index, tag, token, begun_count(book, tag), raw }) do reply[#reply + 1] = value end
   claimed, size = claimed + 1, size + #raw
 end
 
+local function park_unread(index, raw, why)
+  park(book, 'unreadable-' .. next_fence(), { reason = 'unreadable', detail = why, list = KEYS[index],
+    at = at, begun = 0, message = raw })
+  remove(index, raw)
+  parked = parked + 1
+end
+
+-- A class without room shows in the text already. Another text that looks like it is skipped for a while at worst.
+local CLASS_BEFORE = '"celeray_class": "'
+local function surely_full(raw, level)
+  local before = limited and string.find(raw, CLASS_BEFORE, 1, true)
+  if not before then return false end
+  local first = before + #CLASS_BEFORE
+  local after = string.find(raw, '"', first, true) or first
+  return not has_room(string.sub(raw, first, after - 1), level)
+end
+
 -- 'taken', 'empty', or 'full' where the byte bound is reached.
-local function take(index)
+local function take(index, level)
   while parked < PARKED_MOST do
-    local raw = redis.call('LINDEX', KEYS[index], -1)
+    local raw = peek(index)
     if not raw then return 'empty' end
-    local tag, exchange, routing_key = read(raw)
-    if tag then
-      if claimed > 0 and size + #raw > bytes then return 'full' end
-      hold(index, raw, tag, exchange, routing_key)
-      return 'taken'
+    if surely_full(raw, level) then
+      skip(index, raw)
+    else
+      local tag, exchange, routing_key, class = read(raw)
+      if not tag then
+        park_unread(index, raw, exchange)
+      elseif limited and not has_room(class, level) then
+        skip(index, raw)
+      else
+        if claimed > 0 and size + #raw > bytes then return 'full' end
+        hold(index, raw, tag, exchange, routing_key)
+        if limited and limits[class] then limits[class].room = limits[class].room - 1 end
+        return 'taken'
+      end
     end
-    park(book, 'unreadable-' .. next_fence(), { reason = 'unreadable', detail = exchange, list = KEYS[index],
-      at = at, begun = 0, message = raw })
-    redis.call('RPOP', KEYS[index])
-    parked = parked + 1
   end
   return 'full'
 end
 
-local function take_level(first)
-  local empty, left = {}, width
+-- Whether the next level has its turn.
+local function take_level(first, level)
+  local allowed = level < urgent_levels and most + over or most
+  local done, left = {}, width
+  for slot = 0, width - 1 do
+    if paused[slot] then
+      done[slot], left = true, left - 1
+    end
+  end
   local slot = 0
-  while left > 0 and claimed < most do
-    if not empty[slot] then
-      local found = take(first + slot)
+  while left > 0 and claimed < allowed do
+    if not done[slot] then
+      local found = take(first + slot, level)
       if found == 'full' then return false end
       if found == 'empty' then
-        empty[slot], left = true, left - 1
+        done[slot], left = true, left - 1
       end
     end
-    if turns or empty[slot] then slot = (slot + 1) % width end
+    if turns or done[slot] then slot = (slot + 1) % width end
   end
-  return claimed < most
+  return left == 0
 end
 
-for first = 1, #KEYS, width do
-  if not take_level(first) then break end
-end
+read_paused()
+local level = 0
+while level * width < lists and take_level(level * width + 1, level) do level = level + 1 end
 if fence then redis.call('SET', fence_key, string.format('%.0f', fence)) end
-reply[1] = parked
+-- Writes of one's own end the tracking of a key, and any read takes up that of all keys again.
+if claimed + parked > 0 then redis.call('EXISTS', paused_key) end
+reply[1], reply[2], reply[3] = parked, skipped, level
 return reply

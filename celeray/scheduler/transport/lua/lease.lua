@@ -88,8 +88,47 @@ local function split_entry(entry)
     string.sub(entry, exchange_at, exchange_end), string.sub(entry, key_at, last)
 end
 
+-- As Keys.dedup makes it.
+local function dedup_prefix(book)
+  return string.sub(book.parked, 1, -#'parked' - 1) .. 'dedup:'
+end
+
+-- How a message lets go of the dedup key that it holds. A hold is DIGEST:TOKEN, as the header `celeray_hold` has it.
+-- The record of a key is a hash:
+--   id        task id of the submission that has the key
+--   until     milliseconds since the epoch until which it is held, whatever becomes of the task
+--   m:TOKEN   one for each message of that task that is in a queue or held by a worker
+-- A retry publishes its message before the old one is acknowledged, so a task that goes on always has one.
+
+local function milliseconds()
+  local time = redis.call('TIME')
+  return tonumber(time[1]) * 1000 + math.floor(tonumber(time[2]) / 1000)
+end
+
+-- With its last message the key is free, unless its period still runs. Doing it twice changes nothing, and a key that
+-- somebody else has by now is left alone: tokens begin with the task's id. Returns 1 where something was let go.
+local function drop_hold(prefix, hold)
+  local digest, token = string.match(hold, '^(%x+):(.+)$')
+  if not digest or #digest ~= 64 then return 0 end
+  local record = prefix .. digest
+  if redis.call('TYPE', record).ok ~= 'hash' or redis.call('HDEL', record, 'm:' .. token) == 0 then return 0 end
+  local ends = redis.call('HGET', record, 'until')
+  if redis.call('HLEN', record) > (ends and 2 or 1) then return 1 end
+  local rest = ends and tonumber(ends) - milliseconds() or 0
+  if rest > 0 then redis.call('PEXPIRE', record, string.format('%.0f', rest)) else redis.call('DEL', record) end
+  return 1
+end
+
 local function park(book, id, record)
   redis.call('HSET', book.parked, id, cmsgpack.pack(record))
+end
+
+-- Lets go of the dedup key that a message which leaves for good holds.
+local function drop_hold_of(book, message)
+  local ok, decoded = pcall(cjson.decode, message)
+  local headers = ok and type(decoded) == 'table' and decoded.headers
+  local hold = type(headers) == 'table' and headers.celeray_hold
+  if type(hold) == 'string' then drop_hold(dedup_prefix(book), hold) end
 end
 
 local function begun_count(book, tag)
@@ -115,6 +154,7 @@ local function put_back(book, tag, list, push, poison_after)
     park(book, tag, { reason = 'poison', detail = begun .. ' runs begun, none ended', list = list,
       at = server_time(), begun = begun, message = message })
     redis.call('HDEL', book.begun, tag)
+    drop_hold_of(book, message)
     verdict = 'poison'
   else
     redis.call(push, list, message)

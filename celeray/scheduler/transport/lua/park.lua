@@ -9,5 +9,6 @@ if not entry then return 0 end
 park(book, tag, { reason = ARGV[3], detail = ARGV[4], list = lease.list, at = server_time(),
   begun = begun_count(book, tag), message = split_entry(entry) or entry })
 redis.call('HDEL', book.begun, tag)
+drop_hold_of(book, split_entry(entry) or entry)
 release(book, tag)
 return 1

@@ -70,7 +70,7 @@ class Leases(RuleBasedStateMachine):
     def claim(self, owner: int, most: int) -> Any:
         book = self.books[owner]
         claim = Claim(("q",), LEVELS, most)
-        reply = script("claim")(self.client, claim.lists, claim.arguments(book))
+        reply = script("claim")(self.client, claim.keys(book), claim.arguments(book))
         leases = [payload.lease for payload, _ in read_reply(reply, claim, book).messages]
         expected = (self.lists[0] + self.lists[1])[:most]
         assert [lease.tag for lease in leases] == expected

@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 import redis
+from celery import Celery
 
 import celeray
 from celeray.scheduler.moving import give_back, move
@@ -18,11 +19,9 @@ LIST = f"cpu.analysis{STEP}5"
 
 
 @pytest.fixture(params=["", "team-a:"])
-def moving(
-    redis_url: str, request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch
-) -> Iterator[Broker]:
-    monkeypatch.setenv("CELERAY_TRANSPORT", "leased")
-    made = Broker(redis_url, **({"global_keyprefix": request.param} if request.param else {}))
+def moving(redis_url: str, request: pytest.FixtureRequest) -> Iterator[Broker]:
+    options = {"global_keyprefix": request.param} if request.param else {}
+    made = Broker(redis_url, transport="leased", **options)
     assert isinstance(made.channel, Channel)
     yield made
     made.close()
@@ -78,9 +77,11 @@ def test_while_redis_is_away_nothing_is_settled(moving: Broker, act: Any) -> Non
     assert moving.held() == (0, 0)
 
 
-def test_the_setting_is_off_by_default(redis_url: str) -> None:
-    assert Settings().transport == "kombu"
-    moving = Broker(redis_url)
-    assert not isinstance(moving.channel, Channel)
-    assert celeray.install(moving.app).transport == "kombu"
-    moving.close()
+def test_it_is_the_default_and_can_be_switched_off(redis_url: str) -> None:
+    app = Celery("default", broker=redis_url, set_as_current=False)
+    assert celeray.install(app).transport == Settings().transport == "leased"
+    with app.connection_for_read() as connection:
+        assert isinstance(connection.default_channel, Channel)
+    stock = Broker(redis_url)
+    assert not isinstance(stock.channel, Channel)
+    stock.close()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pickle
 from collections import deque
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -12,7 +13,7 @@ from celeray.scheduler.bridge.executors import executor_class
 from celeray.scheduler.bridge.fake_cluster import FakeCluster
 from celeray.scheduler.bridge.fleet import ExecutorLimits
 from celeray.scheduler.bridge.recorder import Recorder
-from celeray.scheduler.bridge.run import Run
+from celeray.scheduler.bridge.run import Run, RunPort
 from celeray.scheduler.bridge.upkeep import Upkeep
 from celeray.scheduler.clock import ManualClock
 from celeray.scheduler.cluster import AppSpec
@@ -33,6 +34,7 @@ class NotedPort:
     is_wanted: bool = True
     payload_error: Exception | None = None
     lost_error: Exception | None = None
+    begun_error: Exception | None = None
 
     def wanted(self) -> bool:
         return self.is_wanted
@@ -44,6 +46,11 @@ class NotedPort:
 
     def begun(self, key: int, at: float) -> None:
         self.told.append(("begun", key))
+        if self.begun_error:
+            raise self.begun_error
+
+    def not_begun(self) -> None:
+        self.told.append(("not_begun",))
 
     def came_back(self, payload: bytes) -> TaskState:
         failed, retval, _ = pickle.loads(payload)
@@ -67,6 +74,13 @@ class NotedPort:
 
     def give_back(self) -> None:
         self.told.append(("give_back",))
+
+    def give_back_with(self, others: Sequence[RunPort]) -> None:
+        for message in (self, *others):
+            message.give_back()
+
+    def lease_lost(self) -> None:
+        self.told.append(("lease_lost",))
 
     def superseded(self) -> None:
         self.told.append(("superseded",))
@@ -132,6 +146,7 @@ class Harness:
         priority: int = 5,
         soft: float | None = None,
         hard: float | None = None,
+        batchable: bool = False,
     ) -> Run:
         """A message arrives. It is placed in the next step."""
         self._sequence += 1
@@ -149,9 +164,23 @@ class Harness:
             recheck=self.dispatcher.recheck,
             soft_limit_s=soft,
             hard_limit_s=hard,
+            batchable=batchable,
         )
         self.dispatcher.submit(run)
         return run
+
+    def learn(self, seconds: float, name: str = "film.generate", gib: int = 8) -> str:
+        """Let a run of the task end that took so long; returns its executor, which is idle then."""
+        run = self.submit(name, gib)
+        self.step()
+        executor_id = run.executor_id or self.begin(run)
+        self.cluster.finish(executor_id, seconds=seconds)
+        self.step()
+        return executor_id
+
+    def batch(self, executor_id: str) -> list[int]:
+        """Numbers of the runs that the executor has."""
+        return [run.run_id for run in self.cluster.executors[executor_id].runs]
 
     def begin(self, run: Run) -> str:
         """Bring a submitted run to its begin on a new executor, and return the executor's id."""

@@ -67,3 +67,15 @@ def test_the_conf_key_counts_too() -> None:
     app.conf.celeray_transport = "leased"
     celeray.install(app)
     assert app.connection_for_read().get_transport_cls() is Transport
+
+
+def test_a_pool_makes_connections_of_the_same_transport() -> None:
+    app = Celery(broker="redis://localhost", set_as_current=False)
+    celeray.install(app, Settings(transport="leased"))
+    assert app.amqp.producer_pool.connections.new().get_transport_cls() is Transport
+
+
+def test_a_leased_and_a_stock_app_share_no_pool() -> None:
+    stock, leased = Connection("redis://localhost"), Leased("redis://localhost")
+    assert leased.__eqhash__() != stock.__eqhash__()
+    assert leased.__eqhash__() == Leased("redis://localhost").__eqhash__()

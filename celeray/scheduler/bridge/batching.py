@@ -1,0 +1,57 @@
+"""How many waiting runs go to an executor in one call. Pure.
+
+A call costs the bridge, Ray and the executor more than a short task itself. So where a class has a backlog of tasks
+that were short so far, one call carries several: as many as fit into `BUDGET_S` of predicted work. A more urgent
+message waits for that long at the most before an executor is free for it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+SHORT_S = 0.010
+"""Tasks of a longer mean gain nothing: a call costs about 2 ms."""
+BUDGET_S = 0.020
+"""Predicted work in one call."""
+WEIGHT = 0.1
+"""Of the newest run in the mean. One run of a minute among short ones keeps the task out of batches for 80 runs."""
+
+
+class RunTimes:
+    """The mean time that an executor was busy with a run, by executor class and task name."""
+
+    def __init__(self) -> None:
+        self._means: dict[tuple[str, str], float] = {}
+
+    def learn(self, executor_class: str, name: str, seconds: float) -> None:
+        """A run took so long. The newer it is the more it counts."""
+        key = (executor_class, name)
+        known = self._means.get(key)
+        self._means[key] = seconds if known is None else known + WEIGHT * (seconds - known)
+
+    def mean(self, executor_class: str, name: str) -> float | None:
+        """Seconds. None: none has run yet."""
+        return self._means.get((executor_class, name))
+
+
+def batch_length(means: Iterable[float | None], most: int) -> int:
+    """How many of the waiting runs go together, from the first on; at least 1.
+
+    Args:
+        means: predicted seconds of each waiting run, in their order; None: not known, or it has to run alone.
+        most: the bound of the count, at least 1.
+    """
+    length, work = 0, 0.0
+    for mean in means:
+        if length >= most or mean is None or mean >= SHORT_S:
+            break
+        work += mean
+        if length and work > BUDGET_S:
+            break
+        length += 1
+    return max(1, length)
+
+
+def fair_share(waiting: int, executors: int) -> int:
+    """How many of `waiting` runs one of the executors takes that are free for them, so that none stays idle."""
+    return -(-waiting // max(1, executors))

@@ -1,0 +1,150 @@
+"""The runs that the bridge holds: waiting, on an executor, and every step between. Tells the recorder of each step.
+
+No decision is made here, and nothing of the cluster is known but the executor's id on a run.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+
+from celeray.scheduler.bridge.deadlines import Deadline, Deadlines, Due
+from celeray.scheduler.bridge.executors import Executor
+from celeray.scheduler.bridge.recorder import Begin, Recorder
+from celeray.scheduler.bridge.run import Run
+from celeray.scheduler.bridge.running import RunningRuns
+from celeray.scheduler.bridge.waiting import WaitingRuns
+from celeray.scheduler.clock import Clock
+from celeray.scheduler.states import RunState
+from celeray.scheduler.status import TaskState
+
+logger = logging.getLogger(__name__)
+
+LEASE_LOST = "lease_lost"
+"""Reason of a run that ended since its lease was lost."""
+
+
+class Runs:
+    """One value owns both books, so that a run is always in exactly one of them until it has ended."""
+
+    def __init__(self, clock: Clock, recorder: Recorder, deadlines: Deadlines) -> None:
+        self.waiting = WaitingRuns()
+        self.running = RunningRuns()
+        self._clock = clock
+        self._recorder = recorder
+        self._deadlines = deadlines
+
+    # Waiting
+
+    def give_back(self, run: Run) -> None:
+        """Put a waiting run's message back on its queue."""
+        self._leave_waiting(run)
+        self._recorder.given_back(run.facts, self._clock.time())
+        run.port.give_back()
+
+    def give_back_all(self, runs: Sequence[Run]) -> None:
+        """Put waiting runs' messages back on their queues, in their order.
+
+        Raises:
+            the transport's connection errors: the runs wait on.
+        """
+        if not runs:
+            return
+        first, *others = sorted(runs, key=lambda run: run.task.sequence)
+        first.port.give_back_with([run.port for run in others])
+        self.forget(runs)
+
+    def forget(self, runs: Sequence[Run]) -> None:
+        """Waiting runs are the broker's again, which could not be told."""
+        for run in runs:
+            self._leave_waiting(run)
+            self._recorder.given_back(run.facts, self._clock.time())
+
+    def refuse(self, run: Run, error: Exception, reason: str) -> None:
+        """A waiting run fails without having begun."""
+        self._leave_waiting(run)
+        self._recorder.ended(
+            run.facts, TaskState.REJECTED, self._clock.time(), reason=reason, detail=str(error)
+        )
+        run.port.refused(error)
+
+    def discard(self, run: Run) -> None:
+        """A waiting run was revoked or has expired; that was announced already."""
+        self._leave_waiting(run)
+        self._recorder.ended(run.facts, TaskState.REVOKED, self._clock.time())
+
+    def _leave_waiting(self, run: Run) -> None:
+        self.waiting.remove(run)
+        run.move(RunState.ENDED)
+
+    # On an executor
+
+    def bind(self, run: Run, executor: Executor) -> None:
+        """A waiting run is the executor's from now on."""
+        self.waiting.remove(run)
+        run.move(RunState.RESERVED)
+        run.executor_id = executor.executor_id
+        executor.run_ids.append(run.run_id)
+        self.running.add(run)
+
+    def begun(self, run: Run, executor: Executor, begin: Begin) -> None:
+        """Its code runs now, or once those before it in its batch have ended."""
+        now = self._clock.monotonic()
+        key = self.running.begin(run, executor.pid)
+        executor.runs += 1
+        self._recorder.started(run.facts, begin, self._clock.time())
+        for due, seconds in ((Due.SOFT_LIMIT, run.soft_limit_s), (Due.HARD_LIMIT, run.hard_limit_s)):
+            if seconds:
+                self._deadlines.add(now + seconds, Deadline(due, run.run_id, seconds))
+        # Last: Celery may end the run from within, when it was revoked before it began.
+        run.port.begun(key, now)
+
+    def wait_again(self, run: Run, *, alone: bool = False) -> None:
+        """It has not run, or not to an end that counts: it is no attempt, and waits for a place again.
+
+        Args:
+            alone: what happened to it is not known, so it goes into no batch any more.
+        """
+        if run.state is RunState.RUNNING:
+            self._deadlines.forget(run.run_id)
+            run.port.not_begun()
+        self.running.remove(run)
+        run.executor_id = run.key = None
+        run.alone = run.alone or alone
+        run.move(RunState.WAITING)
+        self._recorder.waits_again(run.facts)
+        self.waiting.add(run)
+
+    def came_back(self, run: Run, payload: bytes, seconds: float | None) -> None:
+        """Its trace function returned."""
+        if run.state is RunState.RESERVED:
+            # A fresh process whose start and end came in one go.
+            run.move(RunState.RUNNING)
+        self._release(run)
+        state = run.port.came_back(payload)
+        self._recorder.ended(run.facts, state, self._clock.time(), run_s=seconds)
+
+    def lost(self, run: Run, executor_id: str, detail: str) -> None:
+        """A begun run died with its executor."""
+        self._release(run)
+        state = run.port.lost(f"executor {executor_id}: {detail}")
+        self._recorder.ended(run.facts, state, self._clock.time(), reason="executor_lost", detail=detail)
+
+    def lease_lost(self, run: Run) -> None:
+        """The message is, or may soon be, somebody else's. Nobody is told, and what is counted is a lost lease."""
+        if run.state is RunState.WAITING:
+            self._leave_waiting(run)
+        else:
+            self._release(run)
+        self._recorder.ended(run.facts, TaskState.LOST, self._clock.time(), reason=LEASE_LOST)
+        run.port.lease_lost()
+
+    def finish(self, run: Run, state: TaskState, detail: str | None = None) -> None:
+        """A begun run ends by order, not by itself."""
+        self._release(run)
+        self._recorder.ended(run.facts, state, self._clock.time(), detail=detail)
+
+    def _release(self, run: Run) -> None:
+        self.running.remove(run)
+        self._deadlines.forget(run.run_id)
+        run.move(RunState.ENDED)
