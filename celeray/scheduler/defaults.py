@@ -60,6 +60,8 @@ def defaults_for(user: Any, settings: Settings) -> Defaults:
         broker_connection_retry_on_startup=True,
         # A demoted Redis master answers a blocked consumer with UNBLOCKED, which kombu takes for a channel error.
         broker_channel_error_retry=True,
+        # For ever, with growing pauses: Celery's worker exits after 100 tries.
+        broker_connection_max_retries=None,
     )
     accepted = user.get("accept_content")
     if accepted is None:

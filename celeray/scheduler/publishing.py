@@ -15,6 +15,7 @@ import redis
 from celeray.scheduler import message_class, priorities, requests
 from celeray.scheduler.broker import broker_keys, broker_redis
 from celeray.scheduler.capacity import CapacityReader, could_ever_fit
+from celeray.scheduler.defaults import user_conf
 from celeray.scheduler.errors import ConfigurationError, SubmissionError, SubmissionUnsupportedError
 from celeray.scheduler.keys import Keys
 from celeray.scheduler.limits.gates import LimitRules, check
@@ -26,6 +27,9 @@ from celeray.scheduler.submission.deduplication import HOLD_HEADER
 from celeray.scheduler.submission.terms import DURABLE_HEADER, Terms, read_terms
 from celeray.scheduler.topology import BrokerKind
 
+WORKER_RETRY_POLICY = {"max_retries": 100, "interval_start": 0.1, "interval_step": 0.2, "interval_max": 1.0}
+"""Seconds; for what is published within a task, about 100 s in all. Celery's own policy ends after 0.6 s, and then a
+task that did its work counts as failed, since its callback could not be published: in any failover, that is."""
 _ASKING = (deduplication.HEADER, DURABLE_HEADER, HOLD_HEADER)
 """Headers, and attributes of tasks."""
 
@@ -42,6 +46,7 @@ class Publisher:
         self._capacity = CapacityReader()
         self._limits = LimitRules(amqp.task_router.settings.limits)
         self._client: redis.Redis | None = None
+        self._is_patient = user_conf(self._app.conf).get("task_publish_retry_policy") is None
 
     def prepare(self, name: str, message: Any, options: Mapping[str, Any]) -> dict[str, Any]:
         """The options of `send_task_message` for a message, completed.
@@ -64,8 +69,12 @@ class Publisher:
         if limits := self._limits.of_task(name, task):
             check(limits, self._limits.call(name, task, args, kwargs, headers))
         priority = self._priority(options.get("priority"), headers, flags, task)
+        patience = (
+            {"retry_policy": WORKER_RETRY_POLICY} if self._is_patient and self._in_task(options) else {}
+        )
         return {
             **options,
+            **patience,
             "priority": priorities.to_broker(priority, lowest_first=self._lowest_first),
             "headers": {**headers, priorities.HEADER: priority, **classed},
             "serializer": self._serializer(options.get("serializer"), message.body),
@@ -116,6 +125,10 @@ class Publisher:
                 key, value, f"a Redis broker; this one is {self._amqp.broker_kind}"
             )
         return terms
+
+    def _in_task(self, options: Mapping[str, Any]) -> bool:
+        """Whether a running task publishes, and leaves it to the app how long to try."""
+        return options.get("retry_policy") is None and self._app.current_worker_task is not None
 
     def _check_request(
         self, name: str, args: Any, kwargs: Mapping[str, Any], options: Mapping[str, Any], task: Any

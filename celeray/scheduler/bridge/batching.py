@@ -15,6 +15,9 @@ BUDGET_S = 0.020
 """Predicted work in one call."""
 WEIGHT = 0.1
 """Of the newest run in the mean. One run of a minute among short ones keeps the task out of batches for 80 runs."""
+SHORT_IN_A_ROW = 20
+"""Runs that were all short before a task is taken for a short one. A task that shares a call waits for those before it,
+so a time that varies from call to call must not be guessed from a few."""
 
 
 class RunTimes:
@@ -22,16 +25,20 @@ class RunTimes:
 
     def __init__(self) -> None:
         self._means: dict[tuple[str, str], float] = {}
+        self._short: dict[tuple[str, str], int] = {}
+        """How many of the last runs were short, one after the other."""
 
     def learn(self, executor_class: str, name: str, seconds: float) -> None:
         """A run took so long. The newer it is the more it counts."""
         key = (executor_class, name)
         known = self._means.get(key)
         self._means[key] = seconds if known is None else known + WEIGHT * (seconds - known)
+        self._short[key] = self._short.get(key, 0) + 1 if seconds < SHORT_S else 0
 
-    def mean(self, executor_class: str, name: str) -> float | None:
-        """Seconds. None: none has run yet."""
-        return self._means.get((executor_class, name))
+    def predicted(self, executor_class: str, name: str) -> float | None:
+        """Seconds, the mean. None: too few runs in a row were short, so nothing is predicted."""
+        key = (executor_class, name)
+        return self._means[key] if self._short.get(key, 0) >= SHORT_IN_A_ROW else None
 
 
 def batch_length(means: Iterable[float | None], most: int) -> int:

@@ -100,7 +100,7 @@ class Launcher:
         return candidates[: batch_length(map(self._mean, candidates), most)]
 
     def _mean(self, run: Run) -> float | None:
-        return self._times.mean(run.task.executor_class, run.name) if run.may_share_a_call else None
+        return self._times.predicted(run.task.executor_class, run.name) if run.may_share_a_call else None
 
     def _unwanted(self, run: Run) -> bool:
         if run.port.wanted():

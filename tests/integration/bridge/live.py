@@ -38,6 +38,8 @@ def application(url: str, module: str = "tests.apps.gpu") -> Celery:
     app._backend_cache = None
     app._local.__dict__.pop("backend", None)
     app.amqp._producer_pool = None
+    # It keeps a client of the broker that it was made with.
+    app.__dict__.pop("control", None)
     return app
 
 

@@ -76,6 +76,7 @@ class TestDefaults:
         assert conf.result_expires == 3600
         assert conf.broker_connection_retry_on_startup
         assert conf.broker_channel_error_retry
+        assert conf.broker_connection_max_retries is None
         assert conf.task_default_queue == "cpu.analysis"
         assert conf.task_serializer == "msgpack"
         assert conf.result_serializer == "json"

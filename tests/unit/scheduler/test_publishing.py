@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import uuid
+from collections.abc import Iterator
 from datetime import UTC, datetime
 from decimal import Decimal
 from typing import Any
 
 import pytest
 from celery import Celery
+from celery._state import _task_stack
 
 import celeray
 from celeray.scheduler.errors import ConfigurationError, FlagError, RequirementError
-from celeray.scheduler.publishing import survives_msgpack
+from celeray.scheduler.publishing import WORKER_RETRY_POLICY, survives_msgpack
 
 REDIS, AMQP = "redis://127.0.0.1:1/0", "amqp://127.0.0.1:1//"
 
@@ -238,3 +240,40 @@ class TestSerializer:
         sent = send(make_app(REDIS, task_protocol=1), kwargs={"priority": 9})
         assert sent["priority"] == 1
         assert sent["body"]["kwargs"] == {"priority": 9}
+
+
+class TestPatience:
+    """How long a publish that the broker refuses is tried again."""
+
+    def policy(self, app: Celery, **options: Any) -> Any:
+        return send(app, **options)["retry_policy"]
+
+    @pytest.fixture
+    def in_task(self, app: Celery) -> Iterator[None]:
+        app.tasks["film.other"].push_request(id="running", called_directly=False)
+        _task_stack.push(app.tasks["film.other"])
+        yield
+        _task_stack.pop()
+        app.tasks["film.other"].pop_request()
+
+    def test_a_producer_tries_as_celery_does(self, app: Celery) -> None:
+        assert self.policy(app)["max_retries"] == 3
+
+    @pytest.mark.usefixtures("in_task")
+    def test_within_a_task_longer_than_a_failover_takes(self, app: Celery) -> None:
+        assert self.policy(app) == WORKER_RETRY_POLICY
+
+    @pytest.mark.usefixtures("in_task")
+    def test_what_was_chosen_stays(self, app: Celery) -> None:
+        assert self.policy(app, retry_policy={"max_retries": 1})["max_retries"] == 1
+
+    def test_what_the_app_has_chosen_stays_too(self) -> None:
+        chosen = make_app(REDIS, task_publish_retry_policy={"max_retries": 2})
+        task = chosen.tasks["film.other"]
+        task.push_request(id="running", called_directly=False)
+        _task_stack.push(task)
+        try:
+            assert self.policy(chosen)["max_retries"] == 2
+        finally:
+            _task_stack.pop()
+            task.pop_request()

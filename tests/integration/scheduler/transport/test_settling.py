@@ -130,6 +130,18 @@ def test_a_closed_channel_gives_back_what_has_not_begun_and_acks_what_runs(side:
     assert broker.nothing_held()
 
 
+def test_what_a_pool_had_when_its_channel_closed_counts_as_begun(side: Any, broker: Broker) -> None:
+    worker = hold(side, 2)
+    worker.channel.qos.handed_over(worker.got[1].delivery_tag)
+    worker.connection.close()
+    assert broker.headers() == [0, 1]
+    assert broker.held()["unacked"] == 0
+    other = side()
+    flags = [other.get().delivery_info.get("redelivered") for _ in range(2)]
+    # Prefork's child may run it, though nobody was told: the next run asks for what it left.
+    assert flags == [None, True]
+
+
 def test_the_keeper_ends_with_the_last_lease(side: Any, eventually: Any) -> None:
     worker = hold(side, lease_s=0.3)
     keeper: LeaseKeeper = worker.channel.lease_keeper

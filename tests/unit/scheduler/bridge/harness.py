@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from celeray.scheduler.bridge.batching import SHORT_IN_A_ROW
 from celeray.scheduler.bridge.dispatcher import Dispatcher
 from celeray.scheduler.bridge.executors import executor_class
 from celeray.scheduler.bridge.fake_cluster import FakeCluster
@@ -170,13 +171,19 @@ class Harness:
         return run
 
     def learn(self, seconds: float, name: str = "film.generate", gib: int = 8) -> str:
-        """Let a run of the task end that took so long; returns its executor, which is idle then."""
+        """Let a run of the task end that took so long, as many before it; returns its executor, which is idle then."""
         run = self.submit(name, gib)
         self.step()
         executor_id = run.executor_id or self.begin(run)
+        self.know(run, seconds)
         self.cluster.finish(executor_id, seconds=seconds)
         self.step()
         return executor_id
+
+    def know(self, run: Run, seconds: float) -> None:
+        """As if many runs of the same task had taken so long before."""
+        for _ in range(SHORT_IN_A_ROW):
+            self.dispatcher.times.learn(run.task.executor_class, run.name, seconds)
 
     def batch(self, executor_id: str) -> list[int]:
         """Numbers of the runs that the executor has."""

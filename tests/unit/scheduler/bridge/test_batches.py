@@ -88,6 +88,7 @@ def test_idle_executors_share_a_short_backlog() -> None:
     bridge.cluster.start_all()
     bridge.step()
     executors = [str(run.executor_id) for run in first]
+    bridge.know(first[0], 2**-10)
     for executor_id in executors:
         bridge.cluster.finish(executor_id, seconds=2**-10)
     bridge.step()

@@ -6,7 +6,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from celeray.scheduler.bridge.batching import BUDGET_S, SHORT_S, RunTimes, batch_length, fair_share
+from celeray.scheduler.bridge.batching import (
+    BUDGET_S,
+    SHORT_IN_A_ROW,
+    SHORT_S,
+    RunTimes,
+    batch_length,
+    fair_share,
+)
 
 MEANS = st.lists(st.none() | st.floats(0, 0.1, allow_nan=False), min_size=1, max_size=300)
 
@@ -59,16 +66,28 @@ def test_shares_cover_all_and_leave_nobody_idle(waiting: int, executors: int) ->
     assert max(shares) - min(shares) <= 1
 
 
-@given(st.lists(st.floats(0, 100), min_size=1, max_size=50))
-def test_a_mean_lies_between_what_was_seen(seconds: list[float]) -> None:
+SHORT = st.floats(0, SHORT_S, exclude_max=True)
+
+
+@given(st.lists(SHORT, min_size=SHORT_IN_A_ROW, max_size=50))
+def test_a_prediction_lies_between_what_was_seen(seconds: list[float]) -> None:
     times = RunTimes()
-    assert times.mean("c", "t") is None
     for each in seconds:
         times.learn("c", "t", each)
-    mean = times.mean("c", "t")
-    assert mean is not None
-    assert min(seconds) - 1e-9 <= mean <= max(seconds) + 1e-9
-    assert times.mean("c", "other") is times.mean("other", "t") is None
+    predicted = times.predicted("c", "t")
+    assert predicted is not None
+    assert min(seconds) - 1e-9 <= predicted <= max(seconds) + 1e-9
+    assert times.predicted("c", "other") is times.predicted("other", "t") is None
+
+
+@given(st.lists(st.one_of(SHORT, st.floats(SHORT_S, 100)), max_size=50))
+def test_nothing_is_predicted_until_enough_in_a_row_were_short(seconds: list[float]) -> None:
+    times = RunTimes()
+    in_a_row = 0
+    for each in seconds:
+        times.learn("c", "t", each)
+        in_a_row = in_a_row + 1 if each < SHORT_S else 0
+    assert (times.predicted("c", "t") is not None) == (in_a_row >= SHORT_IN_A_ROW)
 
 
 def test_one_long_run_keeps_a_task_out_of_batches_for_a_while() -> None:
@@ -76,7 +95,7 @@ def test_one_long_run_keeps_a_task_out_of_batches_for_a_while() -> None:
     times.learn("c", "t", 0.001)
     times.learn("c", "t", 60.0)
     alone = 0
-    while batch_length([times.mean("c", "t")] * 2, 2) == 1:
+    while batch_length([times.predicted("c", "t")] * 2, 2) == 1:
         times.learn("c", "t", 0.001)
         alone += 1
     assert 60 <= alone <= 100
