@@ -118,7 +118,7 @@ def read_reply(reply: Sequence[Any], claim: Claim, book: LeaseBook) -> Claimed:
         lease = book.add(tag.decode(), token.decode())
         lease.level = level
         try:
-            payload = read_payload(raw, lease, int(begun))
+            payload = read_payload(raw, lease, was_delivered=begun != b"")
         except UnreadableMessageError as error:
             broken.append((lease, str(error)))
         else:

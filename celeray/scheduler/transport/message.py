@@ -49,15 +49,15 @@ class Message(virtual.Message):
         self.level = lease.level
 
 
-def read_payload(raw: bytes, lease: Lease, runs_begun: int) -> Payload:
-    """Decode what the claim script has sent. After a run that began it says that it is redelivered, as kombu does.
+def read_payload(raw: bytes, lease: Lease, *, was_delivered: bool) -> Payload:
+    """Decode what the claim script has sent. After a run that began, or a requeueing, it says that it is redelivered.
 
     Raises:
         UnreadableMessageError: the bytes are no message for kombu.
     """
     try:
         payload = Payload(_decode(bytes_to_str(raw)))
-        if runs_begun:
+        if was_delivered:
             payload["headers"]["redelivered"] = True
             payload["properties"]["delivery_info"]["redelivered"] = True
     except _BROKEN as error:

@@ -8,7 +8,8 @@
 --       the queues of a level's lists, then for each limited class: its name, how many more of it may be taken, and the
 --       level (from 0) from which on that holds.
 -- Returns: {parked, skipped, the first level (from 0) in which something may be left, {numbers of paused queues}, then
---           for each message: index in KEYS, tag, token, runs begun before, message}.
+--           for each message: index in KEYS, tag, token, runs begun before or '' where it was never
+--           delivered, message}.
 local book, fence_key = bookkeeping(ARGV), ARGV[7]
 local most, bytes, owner, lease_s = tonumber(ARGV[8]), tonumber(ARGV[9]), ARGV[10], ARGV[11]
 local width, turns = tonumber(ARGV[12]), ARGV[13] == '1'
@@ -114,7 +115,8 @@ local function hold(index, raw, tag, exchange, routing_key)
   redis.call('HSET', book.leases, tag, token .. '\n' .. lease_s .. '\n' .. KEYS[index])
   redis.call('ZADD', book.deadlines, stamp(at + tonumber(lease_s)), tag)
   remove(index, raw)
-  for _, value in ipairs({ index, tag, token, begun_count(book, tag), raw }) do reply[#reply + 1] = value end
+  local begun = redis.call('HGET', book.begun, tag) or ''
+  for _, value in ipairs({ index, tag, token, begun, raw }) do reply[#reply + 1] = value end
   claimed, size = claimed + 1, size + #raw
 end
 

@@ -11,6 +11,8 @@ for at = first, last, step do
   local tag = ARGV[at]
   local lease = held_under(book, tag, ARGV[at + 1])
   local verdict = lease and put_back(book, tag, lease.list, push, poison_after) or 'gone'
+  -- Behind the others it is put by a consumer that had it, and requeued it on purpose.
+  if verdict == 'pushed' and push == 'LPUSH' then redis.call('HSETNX', book.begun, tag, 0) end
   if verdict == 'poison' then poisoned[#poisoned + 1] = tag end
   if verdict == 'gone' then refused[#refused + 1] = tag end
 end

@@ -5,7 +5,7 @@
 --   index    zset  tag by the time it was taken or renewed   kombu's own; renewed, so stock workers let it be
 --   leases   hash  tag -> TOKEN \n LEASE_S \n LIST           ours; a held message without one is a stock worker's
 --   deadlines zset tag by the time its lease ends            ours
---   begun    hash  tag -> runs begun without an end          ours
+--   begun    hash  tag -> runs begun without an end          ours; 0 where it was delivered, and requeued on purpose
 --   parked   hash  id -> msgpack of a parked message         ours
 -- Messages are spliced as text and never encoded again: cjson turns [] into {} and cuts large integers.
 

@@ -28,7 +28,7 @@ for pair = 1, (#ARGV - 2) / 2 do
   elseif pair <= begun then
     redis.call('HINCRBY', book.begun, tag, 1)
   elseif pair <= begun + ended then
-    redis.call('HDEL', book.begun, tag)
+    redis.call('HSET', book.begun, tag, 0)
   else
     done[#done + 1] = tag
     if hold then drop_hold(dedup_prefix(book), hold) end

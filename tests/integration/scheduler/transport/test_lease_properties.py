@@ -92,6 +92,7 @@ class Leases(RuleBasedStateMachine):
             self.lists[level].insert(0, lease.tag)
         else:
             self.lists[level].append(lease.tag)
+            self.begun.setdefault(lease.tag, 0)
 
     @rule(claimed=claims)
     def begin(self, claimed: Any) -> None:
@@ -110,7 +111,7 @@ class Leases(RuleBasedStateMachine):
             self.books[owner].note_ended(lease.delivery_tag)
             self.books[owner].flush()
             if self._valid(lease):
-                self.begun.pop(lease.tag, None)
+                self.begun[lease.tag] = 0
 
     @rule(claimed=claims)
     def ack(self, claimed: Any) -> None:

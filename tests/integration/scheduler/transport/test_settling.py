@@ -107,6 +107,12 @@ def test_rejected_without_requeue_it_is_gone_with_it_is_behind_the_others(side: 
     worker.got[1].reject(requeue=True)
     worker.got[2].reject(requeue=True)
     assert broker.headers() == [1, 2]
+    assert broker.held()["unacked"] == 0
+    # Celery's tasks look for it, to reject once and then to go on.
+    again = [worker.get(), worker.get()]
+    assert [message.delivery_info["redelivered"] for message in again] == [True, True]
+    for message in again:
+        message.ack()
     assert broker.nothing_held()
 
 
