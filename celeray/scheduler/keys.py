@@ -12,7 +12,7 @@
 | `celeray:counters:ID` | hash | what of them came from one bridge | 1 day after its last write |
 | `celeray:leases` | hash | owner, length and list of the lease of a held message, by its tag | until it is settled |
 | `celeray:lease-deadlines` | zset | the same tags by the time when their leases end | as above |
-| `celeray:begun` | hash | runs of a message that have begun and not ended, by its tag; 0: it was requeued | until it is settled |
+| `celeray:begun` | hash | runs of a message begun and not ended, by its tag; 0: it was requeued | until it is settled |
 | `celeray:fence` | string | the last fence: rises with every claim | for ever |
 | `celeray:fence:TASK` | hash | in the result backend: fences of an id (lua/fence.lua) | as the result, at least 1 h |
 | `celeray:once:SCOPE:TASK` | string | this id was published for a run's message, or for a chord | 1 day |
