@@ -52,7 +52,6 @@ def run_bridge(
     # Here and not above: `celeray --help` needs no Celery.
     from celery.app.utils import find_app
 
-    from celeray.scheduler.bridge.event_buffering import BufferEvents
     from celeray.scheduler.errors import ConfigurationError
     from celeray.scheduler.installation import install
     from celeray.scheduler.settings import Settings
@@ -76,7 +75,6 @@ def run_bridge(
         click.echo(f"celeray bridge: -A {app_path}: {error}", err=True)
         return 2
     app.conf.worker_pool = POOL
-    app.steps["consumer"].add(BufferEvents)
     chosen = queues or ",".join((*settings.gpu_queues, settings.priority_queue))
     argv = ["worker", "-Q", chosen, "-c", str(settings.window), "-n", hostname, "-l", loglevel]
     argv += ["-f", logfile] if logfile else []

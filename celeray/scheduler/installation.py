@@ -17,6 +17,7 @@ from celeray.scheduler.bridge import control as bridge_control
 from celeray.scheduler.choosing import ChooseMessages
 from celeray.scheduler.defaults import Defaults, add_beneath, defaults_for, rebind_tasks, user_conf
 from celeray.scheduler.etas import ScheduleEtas
+from celeray.scheduler.event_buffering import BufferEvents
 from celeray.scheduler.forwarding import ForwardStep
 from celeray.scheduler.gating import GateTasks, gate_tasks, gate_tasks_of
 from celeray.scheduler.holding import KeepHeld
@@ -33,6 +34,18 @@ from celeray.scheduler.transport.counting import CountRuns
 from celeray.scheduler.worker_steps import CheckPromises, SelectQueues
 
 __all__ = ["bridge_control", "create_amqp", "create_control", "install", "settings_of"]
+
+CONSUMER_STEPS = (
+    BufferEvents,
+    ChooseMessages,
+    CountRuns,
+    ForwardStep,
+    HonourRevokes,
+    KeepHeld,
+    LimitRuns,
+    ReleaseHolds,
+    ScheduleEtas,
+)
 
 
 def install(app: Any, settings: Settings | None = None) -> Settings:
@@ -83,11 +96,7 @@ def _attach(app: Any, settings: Settings | None) -> None:
     # What dedup makes of a call is known where it is sent only, and Celery makes the result where it is called.
     app.send_task = partial(send_once, app, _without_ours(app.send_task))
     app.loader.override_backends = {**results.OVERRIDES, **app.loader.override_backends}
-    app.steps["consumer"].update((ForwardStep, CountRuns, KeepHeld))
-    app.steps["consumer"].add(ChooseMessages)
-    app.steps["consumer"].add(LimitRuns)
-    app.steps["consumer"].add(ReleaseHolds)
-    app.steps["consumer"].update((ScheduleEtas, HonourRevokes))
+    app.steps["consumer"].update(CONSUMER_STEPS)
     app.steps["worker"].update((CheckPromises, SelectQueues, GateTasks))
     app.on_after_finalize.connect(gate_tasks_of)
     if app.finalized:
