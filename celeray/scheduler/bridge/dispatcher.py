@@ -47,6 +47,8 @@ class Dispatcher:
         self.deadlines = Deadlines()
         self.fleet = Fleet(cluster, settings, app, clock, self.deadlines, limits or ExecutorLimits())
         self.policy = Policy(settings.vram_headroom_mib, settings.exclusive_foreign_mib)
+        self.window = settings.window
+        """How many runs may be under way at once."""
         self.times = RunTimes()
         self.runs = Runs(clock, recorder, self.deadlines)
         self.waiting, self.running = self.runs.waiting, self.runs.running
@@ -172,7 +174,9 @@ class Dispatcher:
         if not self.dirty or self.cluster.closed:
             return
         self.dirty = False
-        if not len(self.waiting):
+        # A message that is acknowledged early is not held while it runs, so the transport does not bound these.
+        room = self.window - len(self.running)
+        if not len(self.waiting) or room <= 0:
             return
         now = self._clock.monotonic()
         snapshot = self.fleet.snapshot(now)
@@ -185,7 +189,7 @@ class Dispatcher:
             if executor := self.fleet.executors.get(executor_id):
                 self.fleet.stop(executor)
         placed = [(heads[placement.sequence], placement) for placement in decisions.placements]
-        if self._launcher.launch(placed, now):
+        if self._launcher.launch(placed[:room], now):
             self.dirty = True
 
     def _head_limits(self, snapshot: Snapshot, now: float) -> Callable[[Shape], int]:

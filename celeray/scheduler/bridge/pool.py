@@ -96,6 +96,7 @@ class TaskPool(BasePool):
             recorder=self._recorder,
             limits=executor_limits(self.options),
         )
+        self.dispatcher.window = self.limit
         self._reporting = Reporting(
             self.app, self._settings, self.bridge_id, hostname, self.dispatcher, self._recorder
         )
@@ -231,6 +232,7 @@ class TaskPool(BasePool):
     def grow(self, n: int = 1) -> None:
         """Hold `n` more messages."""
         self.limit += n
+        self.dispatcher.window = self.limit
 
     def shrink(self, n: int = 1) -> None:
         """Hold `n` messages fewer; at least one.
@@ -243,6 +245,7 @@ class TaskPool(BasePool):
                 f"pool_shrink n={n}: the window holds {self.limit} messages, and must hold at least 1"
             )
         self.limit -= n
+        self.dispatcher.window = self.limit
 
     def restart(self) -> None:
         """Replace all executors: idle ones now, the others after their task."""

@@ -34,6 +34,19 @@ def test_a_run_begins_when_its_executor_is_up_and_the_next_one_finds_it_warm() -
     assert [json.loads(record.document)["warm"] for record in records] == [False, True]
 
 
+def test_no_more_runs_than_the_window_are_under_way_though_messages_were_acknowledged_early() -> None:
+    bridge = Harness(window=1)
+    first = bridge.submit()
+    executor_id = bridge.begin(first)
+    second = bridge.submit()
+    bridge.step()
+    assert second.state is RunState.WAITING
+    assert len(bridge.cluster.executors) == 1, "nor is another executor started for it"
+    bridge.cluster.finish(executor_id)
+    bridge.step()
+    assert second.executor_id == executor_id
+
+
 def test_a_failed_run_is_told_and_the_executor_stays() -> None:
     bridge = Harness()
     run = bridge.submit()
