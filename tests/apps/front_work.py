@@ -22,6 +22,12 @@ def work(self: Any, counter: str, seconds: float) -> bool:
     return True
 
 
+@app.task(shared=False, name="front.echo")
+def echo(value: str) -> str:
+    """Give back what it got."""
+    return value
+
+
 @app.task(shared=False, name="front.deadly")
 def deadly(counter: str) -> None:
     """Kills its process."""

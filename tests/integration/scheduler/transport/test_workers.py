@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import os
+import random
 import signal
+import string
 from typing import Any
 
 import pytest
@@ -76,6 +78,15 @@ def test_stock_and_leased_workers_share_a_queue(
 
 def send(front: Celery, name: str, *args: Any) -> Any:
     return front.send_task(f"front.{name}", args, queue="cpu.analysis")
+
+
+def test_ten_mebibytes_pass_as_argument_and_as_result(
+    front: Celery, start_worker: Any, broker: Broker, eventually: Any
+) -> None:
+    start_worker("-P", "prefork", "-c", "1", "-Q", "cpu.analysis", *MORE, CELERAY_TRANSPORT="leased")
+    body = "".join(random.Random(1).choices(string.printable, k=1024)) * 10 * 1024
+    assert send(front, "echo", body).get(timeout=TIMEOUT_S) == body
+    eventually(broker.nothing_held)
 
 
 def test_a_warm_shutdown_gives_back_what_has_not_begun(
