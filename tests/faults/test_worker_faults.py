@@ -154,6 +154,7 @@ FAULT_MIXED = "stock and celeray workers on one queue, a celeray worker killed"
 @pytest.mark.slow
 def test_stock_and_leased_workers_on_one_queue(make_rig: Any, settle: Any) -> None:
     rig = make_rig("leased", options={"visibility_timeout": 20})
+    rig.shared_with_stock = True
     leased = rig.begin_worker()
     rig.begin_worker(config=rig.config(transport="kombu"))
     for worker in rig.workers:
