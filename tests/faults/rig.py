@@ -151,7 +151,12 @@ class Rig:
         return Load(self.submitter(), rate=rate, seconds=seconds, **options)
 
     def fault(self, name: str, *, crash: bool = True) -> None:
-        """Note that it is done now. `crash`: a message may be started again because of it."""
+        """Note that it is done now.
+
+        Args:
+            crash: a message may be started again because of it. So it is where a connection is lost: Celery's prefork
+                forgets a run whose begin its child has not told yet (docs/reliability.md).
+        """
         self.history.note("fault", name=name, crash=crash)
 
     # Looking
