@@ -31,6 +31,7 @@ from celeray.scheduler.submission.holds import ReleaseHolds
 from celeray.scheduler.submission.single import send_once
 from celeray.scheduler.topology import PRIORITY_STEPS, BrokerKind, kind_of_conf
 from celeray.scheduler.transport.counting import CountRuns
+from celeray.scheduler.transport.hearing import HearChildren
 from celeray.scheduler.worker_steps import CheckPromises, SelectQueues
 
 __all__ = ["bridge_control", "create_amqp", "create_control", "install", "settings_of"]
@@ -40,6 +41,7 @@ CONSUMER_STEPS = (
     ChooseMessages,
     CountRuns,
     ForwardStep,
+    HearChildren,
     HonourRevokes,
     KeepHeld,
     LimitRuns,

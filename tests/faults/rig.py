@@ -151,12 +151,7 @@ class Rig:
         return Load(self.submitter(), rate=rate, seconds=seconds, **options)
 
     def fault(self, name: str, *, crash: bool = True) -> None:
-        """Note that it is done now.
-
-        Args:
-            crash: a message may be started again because of it. So it is where a connection is lost: Celery's prefork
-                forgets a run whose begin its child has not told yet (docs/reliability.md).
-        """
+        """Note that it is done now. `crash`: a message may be started again because of it."""
         self.history.note("fault", name=name, crash=crash)
 
     # Looking
@@ -181,9 +176,10 @@ class Rig:
         """What is not settled yet: messages on lists, held, or in any book of the transport; and runs that go on."""
         with self.broker.client() as client:
             sizes = sizes_of_broker(client)
-        if self.shared_with_stock:
-            # A stock worker that acknowledges what a killed celeray worker had begun knows nothing of its count.
-            sizes.pop(Keys().lease_book()[4], None)
+            if self.shared_with_stock:
+                # A stock worker that acknowledges what a killed celeray worker had begun leaves its count behind.
+                unacked, *_, begun, _ = Keys().lease_book()
+                sizes[begun] = sum(client.hexists(unacked, tag) for tag in client.hkeys(begun))
         return {key: size for key, size in {**sizes, "running": self._running()}.items() if size}
 
     def _running(self) -> int:

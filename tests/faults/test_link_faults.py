@@ -60,7 +60,7 @@ def test_links_cut_under_load(make_rig: Any, settle: Any, transport: str) -> Non
     with rig.load(rate=30):
         for _ in range(6):
             time.sleep(1.0)
-            rig.fault("links cut")
+            rig.fault("links cut", crash=False)
             proxy.cut()
     settle(rig, FAULT_CUT)
 
@@ -76,7 +76,7 @@ def test_links_reset_in_the_middle_of_a_reply(make_rig: Any, settle: Any, transp
     workers_behind(rig, proxy, count=2)
     with rig.load(rate=30):
         for count in (1, 7, 40, 300, 900, 2500):
-            rig.fault("reset in a reply")
+            rig.fault("reset in a reply", crash=False)
             proxy.cut_replies_after(count)
             time.sleep(1.0)
     found = settle(rig, FAULT_REPLY)

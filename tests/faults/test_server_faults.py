@@ -67,7 +67,7 @@ def test_clients_killed(make_rig: Any, settle: Any, transport: str) -> None:
     with rig.load(rate=30, seconds=0.05):
         for _ in range(5):
             time.sleep(0.5)
-            rig.fault("clients killed")
+            rig.fault("clients killed", crash=False)
             command(rig, "CLIENT", "KILL", "TYPE", "normal", "SKIPME", "yes")
     settle(rig, FAULT_KILL)
 
@@ -120,7 +120,7 @@ def test_a_server_that_is_demoted_for_a_while(make_rig: Any, settle: Any, transp
         time.sleep(0.5)
     rig.drain()
     # Idle, so the stock worker waits in BRPOP.
-    rig.fault("server demoted")
+    rig.fault("server demoted", crash=False)
     command(rig, "REPLICAOF", "127.0.0.1", "1")
     time.sleep(1.0)
     command(rig, "REPLICAOF", "NO", "ONE")

@@ -12,6 +12,7 @@ from typing import Any
 
 from billiard.einfo import ExceptionWithTraceback
 from celery import bootsteps
+from celery.concurrency.prefork import TaskPool as PreforkPool
 from celery.concurrency.solo import TaskPool as SoloPool
 from celery.exceptions import Reject
 
@@ -31,6 +32,7 @@ class RunCounter:
         self._handle: Callable[[Any], Any] = consumer.on_task_request
         self._pool = consumer.pool
         self._runs_in_loop = runs_in_loop
+        self._forgets = isinstance(consumer.pool, PreforkPool)
         self._lost = LostLeases(consumer)
 
     def __call__(self, request: Any) -> Any:
@@ -43,6 +45,7 @@ class RunCounter:
     def _take_lease(self, request: Any, qos: QoS) -> None:
         tag = request.message.delivery_tag
         if qos.leases.get(tag) is not None:
+            qos.leases.pool_forgets = self._forgets
             # The request's own copy, which is a part of what the task's process gets; the message stays as it is.
             request.delivery_info[LEASE] = tag
             self._lost.watch(request, qos.leases)

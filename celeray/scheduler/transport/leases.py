@@ -45,7 +45,7 @@ class Lease:
     """Of the list that it was claimed from; 0 is served first."""
     has_begun: bool = False
     with_pool: bool = False
-    """A pool that runs what it gets at once has it, though its begin was not told yet."""
+    """A worker's pool has it, though its begin was not told yet."""
     hold: str = ""
     """What the message holds of a dedup key; let go of with the ack. Empty: nothing, or somebody else lets go."""
     uncertain: bool = False
@@ -99,6 +99,8 @@ class LeaseBook:
         self.client: Any = redis.Redis(connection_pool=pool)
         self.keys = keys
         self.book_keys = keys.lease_book()
+        self.pool_forgets = False
+        """The worker's pool drops what it has not begun when the connection is lost, as Celery's prefork does."""
         self._lock = threading.Lock()
         self._held: dict[str, Lease] = {}
         self._settlements = Settlements()
@@ -129,10 +131,15 @@ class LeaseBook:
     def take_unbegun(self) -> list[Lease]:
         """What has not begun, to be given back since its consumer is gone; oldest first.
 
-        What a pool has may have begun: Celery's prefork forgets what it was not told the begin of, and its child runs
-        it all the same. So that counts as begun, and its next run asks first whether this one completed the message.
+        What a pool has it will run, whatever becomes of the connection, unless it is one that forgets. A child of such
+        a pool may run a message all the same that it could not tell the begin of, so that counts as begun, and the next
+        run asks first whether this one completed it.
         """
-        waiting = [lease for lease in self.held() if not lease.has_begun]
+        waiting = [
+            lease
+            for lease in self.held()
+            if not lease.has_begun and (self.pool_forgets or not lease.with_pool)
+        ]
         for lease in waiting:
             if lease.with_pool:
                 self.note_begun(lease.delivery_tag)

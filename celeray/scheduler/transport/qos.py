@@ -48,7 +48,7 @@ class QoS(kombu_redis.QoS):
         self.settle()
 
     def handed_over(self, delivery_tag: str) -> None:
-        """The pool has the message, and runs it as soon as it can."""
+        """The pool has the message, and will run it."""
         if (lease := self.leases.get(delivery_tag)) is not None:
             lease.with_pool = True
 

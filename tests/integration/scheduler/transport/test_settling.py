@@ -136,8 +136,19 @@ def test_a_closed_channel_gives_back_what_has_not_begun_and_acks_what_runs(side:
     assert broker.nothing_held()
 
 
-def test_what_a_pool_had_when_its_channel_closed_counts_as_begun(side: Any, broker: Broker) -> None:
+def test_what_a_pool_will_run_stays_with_it_when_its_channel_closes(side: Any, broker: Broker) -> None:
     worker = hold(side, 2)
+    worker.channel.qos.handed_over(worker.got[1].delivery_tag)
+    worker.connection.close()
+    assert broker.headers() == [0]
+    assert broker.held()["unacked"] == 1
+    worker.got[1].ack()
+    assert broker.nothing_held()
+
+
+def test_what_a_forgetful_pool_had_counts_as_begun(side: Any, broker: Broker) -> None:
+    worker = hold(side, 2)
+    worker.channel.leases.pool_forgets = True
     worker.channel.qos.handed_over(worker.got[1].delivery_tag)
     worker.connection.close()
     assert broker.headers() == [0, 1]
