@@ -1,9 +1,8 @@
-"""Hears what prefork's children have to tell before their pool forgets what it was not told.
+"""Hears what prefork's children have to tell, before what they were not heard to begin is given back and forgotten.
 
-When a connection is lost, Celery's prefork drops each job that no child has accepted (`AsynPool.flush`), for the broker
-to deliver its message again. A child that has been sent the job runs it all the same, and nobody learns of that: the
-message would be given back as one that has not begun, and start twice though nothing crashed. A child tells a begin at
-once, so reading its pipe is enough.
+When a connection is lost, the channel gives back what has not begun, and Celery's prefork drops each job that no child
+has accepted (`AsynPool.flush`). A child that has been sent the job runs it all the same, and nobody learns of that: its
+message would start twice though nothing crashed. A child tells a begin at once, so reading its pipe is enough.
 """
 
 from __future__ import annotations
@@ -18,13 +17,15 @@ from celery import bootsteps
 from celery.concurrency.prefork import TaskPool as PreforkPool
 from celery.worker.consumer.tasks import Tasks
 
+from celeray.scheduler.transport.qos import QoS
+
 WAIT_S = 1.0
 """A child that is up accepts within milliseconds; one that is stopped, or whose pipe is full, is not waited for."""
 POLL_S = 0.05
 
 
 class Hearing:
-    """Stands before a prefork pool's `flush`."""
+    """Stands before a prefork pool's `flush`, which comes first at a shutdown; else the channel closes first."""
 
     def __init__(self, pool: Any, hub: Any) -> None:
         self._children: Any = pool._pool
@@ -64,15 +65,22 @@ class Hearing:
 
 
 class HearChildren(bootsteps.StartStopStep):
-    """Consumer step. A pool's `flush` is made when the pool starts, which is before any consumer step does."""
+    """Consumer step. A pool's `flush` is made when the pool starts, which is before any consumer step does.
+
+    The channel is another one after each reconnect.
+    """
 
     requires = (Tasks,)
 
     def start(self, consumer: Any) -> None:
         pool = consumer.pool
+        qos = getattr(consumer.task_consumer.channel, "qos", None)
         asynchronous = isinstance(pool, PreforkPool) and hasattr(pool._pool, "handle_result_event")
-        if asynchronous and consumer.hub and not isinstance(pool.flush, Hearing):
+        if not asynchronous or not consumer.hub or not isinstance(qos, QoS):
+            return
+        if not isinstance(pool.flush, Hearing):
             pool.flush = Hearing(pool, consumer.hub)
+        qos.leases.before_return.append(pool.flush.hear)
 
     def stop(self, consumer: Any) -> None:
         """Nothing: the pool outlives the connection."""

@@ -99,6 +99,8 @@ class LeaseBook:
         self.client: Any = redis.Redis(connection_pool=pool)
         self.keys = keys
         self.book_keys = keys.lease_book()
+        self.before_return: list[Callable[[], None]] = []
+        """Called when the channel closes, before it gives back what has not begun. In the consumer's thread."""
         self.pool_forgets = False
         """The worker's pool drops what it has not begun when the connection is lost, as Celery's prefork does."""
         self._lock = threading.Lock()

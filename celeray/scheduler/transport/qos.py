@@ -121,6 +121,8 @@ class QoS(kombu_redis.QoS):
             return
         self._flush()
         self._delivered.restored = True
+        for prepare in self.leases.before_return:
+            prepare()
         try:
             if self.restore_at_shutdown and self.channel.do_restore:
                 self._restore_waiting()

@@ -146,6 +146,17 @@ def test_what_a_pool_will_run_stays_with_it_when_its_channel_closes(side: Any, b
     assert broker.nothing_held()
 
 
+def test_before_anything_goes_back_the_pool_is_heard(side: Any, broker: Broker) -> None:
+    worker = hold(side, 2)
+    qos = worker.channel.qos
+    qos.leases.before_return.append(lambda: qos.begun(worker.got[1].delivery_tag))
+    worker.connection.close()
+    assert broker.headers() == [0]
+    assert broker.held()["unacked"] == 1
+    worker.got[1].ack()
+    assert broker.nothing_held()
+
+
 def test_what_a_forgetful_pool_had_counts_as_begun(side: Any, broker: Broker) -> None:
     worker = hold(side, 2)
     worker.channel.leases.pool_forgets = True

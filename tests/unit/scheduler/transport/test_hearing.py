@@ -101,6 +101,6 @@ def test_a_message_that_comes_in_parts_is_read_to_its_end(pools: Any) -> None:
 
 def test_other_pools_keep_their_flush() -> None:
     pool = SimpleNamespace(flush=print)
-    consumer = SimpleNamespace(pool=pool, hub=object())
+    consumer = SimpleNamespace(pool=pool, hub=object(), task_consumer=SimpleNamespace(channel=None))
     HearChildren(consumer).start(consumer)
     assert pool.flush is print
