@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 
+from celeray.scheduler.transport.keeping import LeaseKeeper
 from tests.fake_nvml import FakeDevice, FakeNvml
 
 MIB = 1024 * 1024
@@ -129,6 +130,12 @@ def ray_cluster(ray_environment: Path) -> Iterator[RayTestCluster]:
     cluster = RayTestCluster(ray_environment)
     yield cluster
     cluster.shutdown()
+
+
+@pytest.fixture
+def no_lease_threads(monkeypatch: pytest.MonkeyPatch) -> None:
+    """No connection's own thread renews, restores or brings back: it would race with what the test does by hand."""
+    monkeypatch.setattr(LeaseKeeper, "start", lambda _: None)
 
 
 @pytest.fixture

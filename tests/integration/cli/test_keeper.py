@@ -77,6 +77,7 @@ def test_without_one_that_was_there_the_status_is_degraded(
     assert "down, last round" in run("status", "--redis-url", redis_url).output
 
 
+@pytest.mark.usefixtures("no_lease_threads")
 def test_once(redis_url: str) -> None:
     side, broker = Side(redis_url), Broker(redis_url)
     side.publish("x", n=0)

@@ -22,6 +22,8 @@ from tests.integration.scheduler.transport.conftest import STEPS, Broker, Side
 from tests.integration.scheduler.transport.test_settling import expire
 from tests.status_samples import bridge
 
+pytestmark = pytest.mark.usefixtures("no_lease_threads")
+
 KEYS = Keys()
 
 

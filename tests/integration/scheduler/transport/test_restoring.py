@@ -10,6 +10,8 @@ import pytest
 from tests.integration.scheduler.transport.conftest import SEPARATOR, Broker
 from tests.integration.scheduler.transport.test_settling import expire, hold
 
+pytestmark = pytest.mark.usefixtures("no_lease_threads")
+
 
 def test_expired_ones_are_at_the_front_in_their_order(side: Any, broker: Broker) -> None:
     worker, other = hold(side, 3), side()

@@ -13,7 +13,6 @@ from hypothesis.stateful import Bundle, RuleBasedStateMachine, invariant, rule, 
 from celeray.scheduler.keepers import server_time
 from celeray.scheduler.keys import Keys
 from celeray.scheduler.revoking import RevokeBook
-from celeray.scheduler.transport.keeping import LeaseKeeper
 from celeray.scheduler.transport.scheduling import FarEta, Verdict, bring_back, schedule
 from tests.integration.scheduler.transport.conftest import Broker, Side
 from tests.integration.scheduler.transport.test_settling import expire
@@ -132,9 +131,8 @@ class Schedule(RuleBasedStateMachine):
 
 
 @pytest.mark.timeout(170)
-def test_each_message_is_in_exactly_one_place(redis_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    # Their threads would bring back what is due at any time.
-    monkeypatch.setattr(LeaseKeeper, "start", lambda _: None)
+@pytest.mark.usefixtures("no_lease_threads")
+def test_each_message_is_in_exactly_one_place(redis_url: str) -> None:
     Schedule.url = redis_url
     run_state_machine_as_test(
         Schedule,

@@ -20,11 +20,7 @@ from celeray.scheduler.transport.scheduling import FarEta, Verdict, bring_back, 
 from tests.integration.scheduler.transport.conftest import SEPARATOR, Broker
 from tests.integration.scheduler.transport.test_settling import expire, hold
 
-
-@pytest.fixture(autouse=True)
-def no_threads(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The workers' own would bring back what is due at any time."""
-    monkeypatch.setattr(LeaseKeeper, "start", lambda _: None)
+pytestmark = pytest.mark.usefixtures("no_lease_threads")
 
 
 def away(side: Any, message: Any, back_in_s: float = 100.0, task_id: str | None = None) -> Verdict:

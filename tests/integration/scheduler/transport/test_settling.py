@@ -31,11 +31,8 @@ def hold(side: Any, count: int = 1, **options: Any) -> Any:
     return holder
 
 
-def test_the_ack_of_somebody_elses_lease_changes_nothing(
-    side: Any, broker: Broker, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    # The first one's own thread would restore what it finds expired.
-    monkeypatch.setattr(LeaseKeeper, "start", lambda _: None)
+@pytest.mark.usefixtures("no_lease_threads")
+def test_the_ack_of_somebody_elses_lease_changes_nothing(side: Any, broker: Broker) -> None:
     first, second = hold(side), side()
     late: list[Any] = []
     first.channel.leases.on_refused.append(late.extend)
@@ -49,6 +46,7 @@ def test_the_ack_of_somebody_elses_lease_changes_nothing(
     assert broker.nothing_held()
 
 
+@pytest.mark.usefixtures("no_lease_threads")
 def test_a_lost_lease_is_reported_once(side: Any, broker: Broker) -> None:
     first, second = hold(side, 2), side()
     lost: list[str] = []
@@ -68,6 +66,7 @@ def test_a_lost_lease_is_reported_once(side: Any, broker: Broker) -> None:
     taken.ack()
 
 
+@pytest.mark.usefixtures("no_lease_threads")
 def test_a_message_claimed_again_by_the_same_worker_is_another_lease(side: Any, broker: Broker) -> None:
     worker = hold(side)
     expire(broker)
