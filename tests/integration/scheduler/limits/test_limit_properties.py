@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from typing import Any
 
+import pytest
 from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule, run_state_machine_as_test
@@ -154,8 +155,11 @@ def test_limits_hold_and_nothing_starves(redis_url: str) -> None:
     )
 
 
-def test_a_rate_holds_in_every_window_and_lets_all_through(desk: Desk) -> None:
-    fast = gate(rate="200/s", burst=3)
+@pytest.mark.parametrize("burst", [1, 3])
+def test_a_rate_holds_in_every_window_and_lets_all_through(desk: Desk, burst: int) -> None:
+    fast = gate(rate="200/s", burst=burst)
+    # What is called is taken next here, however long a slow machine needs for it.
+    desk.store = LimitStore(desk.leases.client, desk.leases.keys, call_s=60)
     for number in range(60):
         desk.publish(number, priority=5 if number % 3 else 0)
     begun: dict[int, float] = {}
@@ -173,8 +177,10 @@ def test_a_rate_holds_in_every_window_and_lets_all_through(desk: Desk) -> None:
     times = sorted(begun.values())
     # The server's clock is asked after the gate: a run that was slow to ask seems close to the next one.
     for first, last in ((at, at + count) for count in (5, 20, 59) for at in range(60 - count)):
-        assert times[last] - times[first] >= (last - first - 3) / 200 - 0.05
-    assert times[-1] - times[0] >= (59 - 3) / 200 - 0.001
+        assert times[last] - times[first] >= (last - first - burst) / 200 - 0.05
+    assert times[-1] - times[0] >= (59 - burst) / 200 - 0.001
     urgent = [number for number in begun if number % 3 == 0]
     assert max(begun[number] for number in urgent) < max(begun.values())
-    assert sorted(urgent, key=begun.__getitem__) == sorted(urgent)
+    # What the burst lets begin at the same moment has no order among itself: with a burst of 1 there is no such thing.
+    in_order = sorted(urgent, key=begun.__getitem__)
+    assert all(abs(in_order.index(number) - place) < burst for place, number in enumerate(sorted(urgent)))
