@@ -13,7 +13,7 @@ from typing import Any
 
 from celeray.scheduler.keys import Keys
 from celeray.scheduler.limits.gates import Gate
-from celeray.scheduler.transport.leases import Lease
+from celeray.scheduler.transport.lease import Lease
 from celeray.scheduler.transport.scripts import Argument, Script
 
 CALL_S = 10.0

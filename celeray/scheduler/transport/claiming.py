@@ -7,7 +7,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from celeray.scheduler.transport.leases import Lease, LeaseBook
+from celeray.scheduler.transport.lease import Lease
+from celeray.scheduler.transport.leases import LeaseBook
 from celeray.scheduler.transport.message import Payload, UnreadableMessageError, read_payload
 from celeray.scheduler.transport.scripts import Argument
 

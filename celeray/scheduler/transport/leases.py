@@ -14,12 +14,12 @@ import time
 import uuid
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
 from typing import Any
 
 import redis
 
 from celeray.scheduler.keys import Keys
+from celeray.scheduler.transport.lease import Lease, Settlements, pairs
 from celeray.scheduler.transport.options import LeaseOptions
 from celeray.scheduler.transport.scripts import Argument, script
 
@@ -29,56 +29,6 @@ TAGS_A_SCRIPT = 500
 """Redis serves nobody else during a script."""
 FRONT, BACK = "RPUSH", "LPUSH"
 """Consumers pop from the right end of a list."""
-
-
-@dataclass(slots=True, eq=False)
-class Lease:
-    """The right to run one message, from its claim until it is settled."""
-
-    delivery_tag: str
-    """What the consumer acks with: unlike the message's tag it is new with every claim."""
-    tag: str
-    """Its name in kombu's hash of unacked messages."""
-    token: str
-    """Owner and fence, as Redis has it."""
-    level: int = 0
-    """Of the list that it was claimed from; 0 is served first."""
-    has_begun: bool = False
-    with_pool: bool = False
-    """A worker's pool has it, though its begin was not told yet."""
-    hold: str = ""
-    """What the message holds of a dedup key; let go of with the ack. Empty: nothing, or somebody else lets go."""
-    uncertain: bool = False
-    """Its settlement was sent once and the reply was lost, so it may be done already."""
-
-    @property
-    def fence(self) -> int:
-        """Rises with every claim of any message."""
-        return int(self.token.rpartition(":")[2])
-
-
-@dataclass(slots=True)
-class Settlements:
-    """What has happened to leases and is not told to Redis yet."""
-
-    begun: list[Lease] = field(default_factory=list)
-    ended: list[Lease] = field(default_factory=list)
-    acked: list[Lease] = field(default_factory=list)
-
-    def __bool__(self) -> bool:
-        return bool(self.begun or self.ended or self.acked)
-
-    def all(self) -> list[Lease]:
-        return [*self.begun, *self.ended, *self.acked]
-
-    def arguments(self) -> list[Argument]:
-        """Of settle.lua."""
-        acked = [
-            text
-            for lease in self.acked
-            for text in (lease.tag, f"{lease.token}\n{lease.hold}" if lease.hold else lease.token)
-        ]
-        return [len(self.begun), len(self.ended), *_pairs(self.begun), *_pairs(self.ended), *acked]
 
 
 class LeaseBook:
@@ -242,7 +192,7 @@ class LeaseBook:
         starts = range(0, len(leases), TAGS_A_SCRIPT)
         for start in reversed(starts) if push == FRONT else starts:
             part = leases[start : start + TAGS_A_SCRIPT]
-            args: list[Argument] = [push, self.options.poison_after, *_pairs(part)]
+            args: list[Argument] = [push, self.options.poison_after, *pairs(part)]
             with self._giving_up(part):
                 poisoned, refused = script("give_back")(self.client, self.book_keys, args)
             back += len(part) - len(refused)
@@ -313,7 +263,7 @@ class LeaseBook:
         lost: list[Lease] = []
         for start in range(0, len(leases), TAGS_A_SCRIPT):
             part = leases[start : start + TAGS_A_SCRIPT]
-            args: list[Argument] = [self.options.lease_s, *_pairs(part)]
+            args: list[Argument] = [self.options.lease_s, *pairs(part)]
             gone = {_text(token) for token in script("renew")(self.client, self.book_keys, args)}
             # What was settled while the script ran is gone for that reason.
             lost += [
@@ -337,10 +287,6 @@ class LeaseBook:
         logger.warning("%d leases %s: %s", len(leases), what, ", ".join(lease.tag for lease in leases[:10]))
         for callback in callbacks:
             callback([lease.delivery_tag for lease in leases])
-
-
-def _pairs(leases: Iterable[Lease]) -> list[str]:
-    return [text for lease in leases for text in (lease.tag, lease.token)]
 
 
 def _text(value: bytes | str) -> str:

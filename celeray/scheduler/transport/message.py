@@ -10,7 +10,7 @@ from kombu.utils.encoding import bytes_to_str
 from kombu.utils.json import object_hook
 
 from celeray.scheduler.submission.deduplication import HOLD_HEADER
-from celeray.scheduler.transport.leases import Lease
+from celeray.scheduler.transport.lease import Lease
 
 _decode = JSONDecoder(object_hook=object_hook).decode
 """As `kombu.utils.json.loads`, which makes a decoder for each call."""

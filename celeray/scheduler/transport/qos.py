@@ -13,7 +13,8 @@ import redis
 from kombu.transport import redis as kombu_redis
 from kombu.transport import virtual
 
-from celeray.scheduler.transport.leases import BACK, FRONT, Lease, LeaseBook
+from celeray.scheduler.transport.lease import Lease
+from celeray.scheduler.transport.leases import BACK, FRONT, LeaseBook
 
 logger = logging.getLogger(__name__)
 

@@ -14,7 +14,8 @@ from typing import Any
 import msgpack  # type: ignore[import-untyped]
 
 from celeray.scheduler.keys import Keys
-from celeray.scheduler.transport.leases import Lease, LeaseBook
+from celeray.scheduler.transport.lease import Lease
+from celeray.scheduler.transport.leases import LeaseBook
 from celeray.scheduler.transport.scripts import Argument, script
 
 MESSAGES_A_SCRIPT = 200

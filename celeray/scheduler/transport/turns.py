@@ -15,7 +15,8 @@ from typing import Any
 import redis
 
 from celeray.scheduler.transport.claiming import Claim, read_reply
-from celeray.scheduler.transport.leases import LeaseBook, Settlements
+from celeray.scheduler.transport.lease import Settlements
+from celeray.scheduler.transport.leases import LeaseBook
 from celeray.scheduler.transport.message import Payload
 from celeray.scheduler.transport.scripts import refused_as_replica
 from celeray.scheduler.transport.wire import Wire

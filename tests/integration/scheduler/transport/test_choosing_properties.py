@@ -15,7 +15,8 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, rule, run_stat
 from celeray.scheduler.keys import Keys
 from celeray.scheduler.message_class import HEADER
 from celeray.scheduler.transport.claiming import Choice, Claim, Limit, read_reply
-from celeray.scheduler.transport.leases import Lease, LeaseBook
+from celeray.scheduler.transport.lease import Lease
+from celeray.scheduler.transport.leases import LeaseBook
 from celeray.scheduler.transport.options import LeaseOptions
 from celeray.scheduler.transport.scripts import script
 

@@ -21,7 +21,8 @@ from hypothesis.stateful import (
 
 from celeray.scheduler.keys import Keys
 from celeray.scheduler.transport.claiming import Claim, read_reply
-from celeray.scheduler.transport.leases import BACK, FRONT, Lease, LeaseBook
+from celeray.scheduler.transport.lease import Lease
+from celeray.scheduler.transport.leases import BACK, FRONT, LeaseBook
 from celeray.scheduler.transport.options import LeaseOptions
 from celeray.scheduler.transport.restoring import restore_expired
 from celeray.scheduler.transport.scripts import script
