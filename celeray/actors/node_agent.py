@@ -22,6 +22,7 @@ from celeray.actors.nvml import NvmlReader
 from celeray.actors.processes import ProcessId, find, is_alive
 from celeray.actors.simulated import SPEC_VARIABLE, SimulatedDevices
 from celeray.actors.supervision import Supervisor
+from celeray.actors.xids import XidWatch
 from celeray.scheduler.model import MIB, DeviceReading
 
 INITIAL_PID_NAMESPACE = "pid:[4026531836]"
@@ -66,6 +67,7 @@ class NodeAgent:
         spec = simulate_gpus or os.environ.get(SPEC_VARIABLE)
         self._simulated = SimulatedDevices(spec, node_id) if spec else None
         self._nvml = None if spec else NvmlReader()
+        self._xids = XidWatch()
         self._lock = Lock()
         self._supervisor = Supervisor(lambda process: self.signal(process, signal.SIGKILL))
 
@@ -75,7 +77,7 @@ class NodeAgent:
         assert source is not None
         # NVML's reader keeps state between reads, and reads ask the driver: one at a time.
         with self._lock:
-            devices = source.read()
+            devices = self._xids.mark(source.read())
         return AgentReading(
             hostname=socket.gethostname(),
             cpus=os.cpu_count() or 1,
@@ -122,6 +124,15 @@ class NodeAgent:
     def was_ended(self, process: ProcessId) -> bool:
         """Whether this agent killed a process since its bridge did not renew its leases."""
         return self._supervisor.was_ended(process)
+
+
+class WatchingNodeAgent(NodeAgent):
+    """What the actor is made of: from its start on it waits for what the driver tells of the devices."""
+
+    def __init__(self, node_id: str, simulate_gpus: str | None = None) -> None:
+        super().__init__(node_id, simulate_gpus)
+        if self._nvml is not None:
+            self._xids.start()
 
 
 def _pids_visible() -> bool:

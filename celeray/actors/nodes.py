@@ -16,7 +16,7 @@ from ray.util.placement_group import PlacementGroup
 
 from celeray.actors.device_leases import NodeLease
 from celeray.actors.event_port import EventPort
-from celeray.actors.node_agent import AgentReading, NodeAgent, agent_options
+from celeray.actors.node_agent import AgentReading, WatchingNodeAgent, agent_options
 from celeray.actors.ray_errors import describe
 from celeray.scheduler.cluster import NodeLost, NodeRead
 from celeray.scheduler.model import MIB, NodeReading
@@ -31,7 +31,7 @@ READ_TIMEOUT_S = 10.0
 
 logger = logging.getLogger(__name__)
 
-_agent_class = ray.remote(NodeAgent)
+_agent_class = ray.remote(WatchingNodeAgent)
 
 
 @dataclass(slots=True)

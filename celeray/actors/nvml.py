@@ -17,12 +17,10 @@ import pynvml
 from celeray.actors.health import read_health
 from celeray.actors.nvml_query import DeviceLostError, DriverLostError, query, query_or
 from celeray.scheduler.clock import Clock, SystemClock
-from celeray.scheduler.model import MIB, DeviceProcess, DeviceReading, Health
+from celeray.scheduler.model import MIB, MIG_INDEX_STEP, DeviceProcess, DeviceReading, Health
 
 RETRY_MIN_S = 1.0
 RETRY_MAX_S = 60.0
-MIG_INDEX_STEP = 1000
-"""Slice j of card i has the index i * 1000 + j, as in Ray's own reports."""
 MIG_PARENT = "MIG mode is on: its slices are the devices; name them in CUDA_VISIBLE_DEVICES of `ray start`"
 
 logger = logging.getLogger(__name__)

@@ -2,7 +2,7 @@
 
 | error | becomes |
 |---|---|
-| not supported, no permission, function not found, version mismatch | None: unknown, never zero |
+| not supported, no permission, function not found, version mismatch, timeout | None: unknown, never zero |
 | GPU is lost, reset required | `DeviceLostError`: the device is unhealthy |
 | uninitialised, driver not loaded, library and driver differ | `DriverLostError`: initialise again |
 | any other | None, and one warning for each function and code |
@@ -25,6 +25,7 @@ UNKNOWN_CODES = frozenset(
         pynvml.NVML_ERROR_FUNCTION_NOT_FOUND,
         pynvml.NVML_ERROR_ARGUMENT_VERSION_MISMATCH,
         pynvml.NVML_ERROR_NOT_FOUND,
+        pynvml.NVML_ERROR_TIMEOUT,
     }
 )
 DEVICE_LOST_CODES = frozenset({pynvml.NVML_ERROR_GPU_IS_LOST, pynvml.NVML_ERROR_RESET_REQUIRED})

@@ -7,7 +7,7 @@ explains each metric and is checked against `SPECS` by a test.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import accumulate
 from typing import Literal
 
@@ -75,6 +75,7 @@ SPECS: Mapping[str, Spec] = {
             "celery_queue_length", "gauge", "Messages on the broker that nobody has taken.", ("queue_name",)
         ),
         Spec("celeray_queue_paused", "gauge", "1: an operator paused the queue.", ("queue_name",)),
+        Spec("celeray_dead_letters", "gauge", "Messages that are parked.", ("reason",)),
         Spec("celeray_task_pending", "gauge", "Tasks that a bridge holds back.", ("queue_name", "reason")),
         Spec("celeray_task_running", "gauge", "Tasks that run in bridges.", ("queue_name", "name")),
         Spec(
@@ -112,6 +113,12 @@ SPECS: Mapping[str, Spec] = {
         Spec("celeray_gpu_temperature_celsius", "gauge", "Temperature of the device.", GPU),
         Spec("celeray_gpu_power_watts", "gauge", "Power drawn.", GPU),
         Spec("celeray_gpu_health", "gauge", "0: NVML calls the device unhealthy.", (*GPU, "reason")),
+        Spec(
+            "celeray_gpu_xid_errors_total",
+            "counter",
+            "Errors that the driver told of, since the node agent started.",
+            (*GPU, "xid"),
+        ),
         Spec("celeray_gpu_report_age_seconds", "gauge", "Age of the node's newest reading.", ("node",)),
     )
 }
@@ -131,6 +138,8 @@ class Picture:
     nodes: Sequence[NodeStatus]
     totals: Counters
     """Over all bridges that ever were."""
+    letters: Mapping[str, int] = field(default_factory=dict)
+    """Dead letters by reason."""
 
 
 def collect(picture: Picture) -> dict[str, Samples]:
@@ -144,6 +153,9 @@ def collect(picture: Picture) -> dict[str, Samples]:
     samples["celeray_gpu_info"] = [
         Sample((*_gpu(device), device.name or "", drivers.get(device.node_id) or "", "", ""), 1.0)
         for device in picture.devices
+    ]
+    samples["celeray_dead_letters"] = [
+        Sample((reason,), float(count)) for reason, count in picture.letters.items()
     ]
     samples["celeray_gpu_report_age_seconds"] = _report_ages(picture.nodes)
     return samples
@@ -208,6 +220,9 @@ def _of_devices(devices: Iterable[DeviceStatus]) -> dict[str, Samples]:
         healthy = float(device.health is not Health.UNHEALTHY)
         labels = (*_gpu(device), device.health_reason or "")
         samples.setdefault("celeray_gpu_health", []).append(Sample(labels, healthy))
+        samples.setdefault("celeray_gpu_xid_errors_total", []).extend(
+            Sample((*_gpu(device), str(xid)), float(count)) for xid, count in sorted(device.xids.items())
+        )
     return dict(samples)
 
 

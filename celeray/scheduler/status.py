@@ -71,6 +71,8 @@ class DeviceStatus(_Frozen):
     """What placement will still give."""
     health: Health = Health.UNKNOWN
     health_reason: str | None = None
+    xids: dict[int, int] = {}
+    """Driver errors by their XID, with how often each came since the node agent started."""
     utilization_pct: int | None = None
     temperature_c: int | None = None
     power_mw: int | None = None
@@ -327,6 +329,7 @@ class ClusterStatus(_Frozen):
     scheduled: int = 0
     """Messages whose eta is far, all queues."""
     dead_letters: int = 0
+    """Parked messages, and what lies on the dead letter queue."""
     unacked: int = 0
     """Taken by any worker and not yet acknowledged."""
     waiting: int = 0

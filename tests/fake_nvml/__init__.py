@@ -48,6 +48,10 @@ class FakeDevice:
     recovery: int | None = 0
     mig_mode: int | None = 0
     lost: int | None = None
+    events: int | None = 8
+    """Kinds of events that it can tell, as NVML's mask: 8 is XIDs."""
+    xids: list[int] = field(default_factory=list)
+    """Errors that the driver has told of so far; what is added is told once to each event set."""
     errors: dict[str, int] = field(default_factory=dict)
     """NVML's code by exported function name."""
     slices: list[FakeDevice] = field(default_factory=list)
@@ -145,7 +149,7 @@ def _compiler() -> list[str]:
 
 
 _BYTES = {"total_mib": "total", "used_mib": "used", "reserved_mib": "reserved"}
-_OTHERS = {"uuid", "processes", "errors", "slices"}
+_OTHERS = {"uuid", "processes", "errors", "slices", "xids"}
 
 
 def _section(kind: str, device: FakeDevice) -> list[str]:
@@ -157,6 +161,7 @@ def _section(kind: str, device: FakeDevice) -> list[str]:
         lines.append(f"{_BYTES[item.name]}={value * MIB}" if item.name in _BYTES else f"{item.name}={value}")
     for pid, mib, context in device.processes:
         lines.append(f"process={pid} {-1 if mib is None else mib * MIB} {context}")
+    lines += [f"xid={xid}" for xid in device.xids]
     lines += [f"error.{name}={code}" for name, code in device.errors.items()]
     return lines
 

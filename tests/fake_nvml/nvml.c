@@ -10,6 +10,7 @@
  *     process=PID BYTES [graphics]          counted and listed while the process lives; BYTES -1: N/A
  *     utilization= temperature= power= compute_mode= ecc= remap_pending= remap_failed= retired_pending= recovery=
  *     mig_mode= lost= error.FUNCTION=CODE
+ *     events=MASK (kinds that can be told)  xid=NUMBER, each told once to each event set, if it came after its making
  *
  * A value that a section leaves out is NOT_SUPPORTED on that device, as it is on cards without the feature.
  * -DOLD_DRIVER leaves out the functions that drivers before 510 lack.
@@ -23,7 +24,7 @@
 #include <unistd.h>
 
 enum { SUCCESS = 0, UNINITIALIZED = 1, INVALID_ARGUMENT = 2, NOT_SUPPORTED = 3, NOT_FOUND = 6, INSUFFICIENT_SIZE = 7,
-       GPU_IS_LOST = 15, ARGUMENT_VERSION_MISMATCH = 25, UNKNOWN = 999 };
+       TIMEOUT = 10,       GPU_IS_LOST = 15, ARGUMENT_VERSION_MISMATCH = 25, UNKNOWN = 999 };
 
 #define MAX_SECTIONS 64
 #define MAX_LINES 2048
@@ -324,5 +325,47 @@ int nvmlDeviceIsMigDeviceHandle(void *handle, unsigned *out) {
     BEGIN(handle);
     *out = state.sections[SECTION(handle)].parent >= 0;
     return SUCCESS;
+}
+typedef struct { void *device; unsigned long type, data; unsigned gpu_instance, compute_instance; } event_t;
+typedef struct { int heard[MAX_SECTIONS], told[MAX_SECTIONS]; } set_t;
+
+static const char *nth(const state_t *state, int section, const char *key, int n) {
+    const section_t *s = &state->sections[section];
+    for (int i = s->first; i < s->first + s->count; i++)
+        if (!strcmp(state->lines[i].key, key) && n-- == 0) return state->lines[i].value;
+    return NULL;
+}
+int nvmlEventSetCreate(void **out) { BEGIN(0); *out = calloc(1, sizeof(set_t)); return SUCCESS; }
+int nvmlEventSetFree(void *set) { free(set); return SUCCESS; }
+int nvmlDeviceGetSupportedEventTypes(void *handle, unsigned long long *out) {
+    BEGIN(handle);
+    unsigned value = 0;
+    result = unsigned_value(&state, SECTION(handle), "events", &value);
+    *out = value;
+    return result;
+}
+int nvmlDeviceRegisterEvents(void *handle, unsigned long long types, void *events) {
+    BEGIN(handle);
+    set_t *set = events;
+    (void)types;
+    set->heard[SECTION(handle)] = 1;
+    while (nth(&state, SECTION(handle), "xid", set->told[SECTION(handle)])) set->told[SECTION(handle)]++;
+    return SUCCESS;
+}
+/* Blocks until its timeout, as the real one: a caller that relies on it would spin otherwise. */
+int nvmlEventSetWait_v2(void *events, event_t *out, unsigned timeout_ms) {
+    set_t *set = events;
+    for (unsigned waited = 0;; waited += 10) {
+        BEGIN(0);
+        for (int i = 1; i < state.section_count; i++) {
+            const char *xid = set->heard[i] ? nth(&state, i, "xid", set->told[i]) : NULL;
+            if (!xid) continue;
+            set->told[i]++;
+            *out = (event_t){(void *)(uintptr_t)i, 8, strtoul(xid, NULL, 10), ~0u, ~0u};
+            return SUCCESS;
+        }
+        if (waited >= timeout_ms) return TIMEOUT;
+        usleep(10000);
+    }
 }
 int nvmlDeviceGetProcessesUtilizationInfo(void *handle, void *out) { BEGIN(handle); (void)out; return NOT_SUPPORTED; }

@@ -60,6 +60,7 @@ def _device(account: DeviceAccount, node_name: str) -> DeviceStatus:
         schedulable_mib=account.schedulable_mib,
         health=reading.health,
         health_reason=reading.health_reason,
+        xids=dict(reading.xids),
         utilization_pct=reading.utilization_pct,
         temperature_c=reading.temperature_c,
         power_mw=reading.power_mw,

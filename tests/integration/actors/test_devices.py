@@ -8,7 +8,7 @@ import sys
 from typing import Any
 
 from celeray.scheduler.cluster import EndCause, NodeLost, NodeRead, RunStarted
-from celeray.scheduler.model import DeviceReading, NodeReading
+from celeray.scheduler.model import DeviceReading, Health, NodeReading
 from tests.fake_nvml import FakeDevice
 from tests.integration.actors.conftest import A, B
 from tests.integration.actors.live import APPS, LiveCluster
@@ -133,6 +133,28 @@ def test_fresh_executors_end_in_every_way(live: LiveCluster, gpu_node: AddedNode
     end = live.ended(broken)
     assert end.cause is EndCause.START_FAILED
     assert "/no/file" in end.detail
+
+
+def test_errors_that_the_driver_tells_of_are_counted_and_those_of_the_device_make_it_bad(
+    live: LiveCluster, gpu_node: AddedNode
+) -> None:
+    fake = gpu_node.nvml
+    assert fake is not None
+
+    def told(xid: int) -> DeviceReading:
+        # What came before the agent listened is not told, as with a real driver.
+        for _ in range(30):
+            fake.device(B).xids.append(xid)
+            fake.write()
+            reading = live.reading(gpu_node.node_id)
+            if xid in dict(device(reading, B).xids):
+                return device(reading, B)
+        raise AssertionError(f"XID {xid} was never seen")
+
+    assert told(13).health is Health.HEALTHY
+    bad = told(79)
+    assert (bad.health, bad.health_reason) == (Health.UNHEALTHY, "XID 79: the GPU has fallen off the bus")
+    assert device(live.reading(gpu_node.node_id), A).health is Health.HEALTHY
 
 
 def test_a_lost_node_is_told_with_its_executors(live: LiveCluster, ray_cluster: RayTestCluster) -> None:

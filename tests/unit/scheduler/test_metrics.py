@@ -94,6 +94,12 @@ def test_health_is_one_unless_nvml_calls_the_device_unhealthy() -> None:
     assert found == {(*GPU, ""): 1.0, ("node-1", "1", "GPU-b", "xid 79"): 0.0}
 
 
+def test_errors_that_the_driver_told_of_are_counted_by_xid() -> None:
+    assert values("celeray_gpu_xid_errors_total") == {}
+    found = values("celeray_gpu_xid_errors_total", devices=[device(xids={79: 1, 13: 4})])
+    assert found == {(*GPU, "13"): 4.0, (*GPU, "79"): 1.0}
+
+
 def test_identity_is_one_info_gauge() -> None:
     assert values("celeray_gpu_info") == {(*GPU, "NVIDIA A100-SXM4-80GB", "550.54.14", "", ""): 1.0}
     assert values("celeray_build_info") == {("0.1.0", "5.7.0", "2.60.0"): 1.0}
