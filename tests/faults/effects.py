@@ -33,6 +33,7 @@ redis.call('HINCRBY', row, 'effect', 1)
 redis.call('RPUSH', KEYS[2], ARGV[2])
 return 'accepted'
 """
+RAN_KEYS, STARTED_KEYS = "ran-keys", "started-keys"
 LOG = "effects"
 """Every effect in the order in which it was written: the store itself says what was done, not who did it."""
 
@@ -53,6 +54,12 @@ class EffectStore:
             {"event": "effect", "at": time.monotonic(), "id": task_id, "fence": fence, "run": run}
         )
         return str(self._client.eval(_WRITE, 2, f"effects:{task_id}", LOG, _text(fence), line))
+
+    def count(self, name: str, task_id: str, fence: int | None, run: str) -> None:
+        """A run of a key: each start is counted, and what is done for the key once a task, under its fence."""
+        self._client.hincrby(STARTED_KEYS, name, 1)
+        if self.begin(task_id, fence) == "go" and self.write(task_id, fence, run) == "accepted":
+            self._client.hincrby(RAN_KEYS, name, 1)
 
     def log(self) -> list[Record]:
         """All that was written."""

@@ -86,3 +86,16 @@ def callback(self: Task, given: dict[str, Any]) -> dict[str, Any]:
     with recorded(self, "callback", of=given["id"]) as value:
         pass
     return value
+
+
+@app.task(
+    name="faults.once",
+    bind=True,
+    shared=False,
+    ignore_result=True,
+    resource_requirements={"gpu": False},
+    deduplicate={"key": "{args[0]}", "for_s": 3600, "until": "both"},
+)
+def once(self: Task, name: str) -> None:
+    """Counts the runs of a key."""
+    effects().count(name, self.request.id, celeray.current_fence(), uuid.uuid4().hex[:12])
