@@ -67,6 +67,11 @@ RULES = (
     Rule("GET", "/v1/limits", Role.VIEWER),
     Rule("GET", "/v1/tasks", Role.VIEWER),
     Rule("GET", "/v1/tasks/{task_id}", Role.VIEWER),
+    Rule("GET", "/v1/dead-letters", Role.VIEWER),
+    # It shows the task's arguments, which viewers see nowhere.
+    Rule("GET", "/v1/dead-letters/{letter_id}", Role.OPERATOR),
+    Rule("POST", "/v1/dead-letters/redrive", Role.OPERATOR),
+    Rule("POST", "/v1/dead-letters/discard", Role.OPERATOR),
     Rule("GET", "/v1/audit", Role.ADMIN),
 )
 

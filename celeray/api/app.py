@@ -11,7 +11,7 @@ from celeray.api.access import Access
 from celeray.api.bodies import Bodies
 from celeray.api.guard import Guard
 from celeray.api.results import ResultReader
-from celeray.api.routes import cluster, limits, operations, pausing, tasks
+from celeray.api.routes import cluster, dead_letters, limits, operations, pausing, tasks
 from celeray.api.snapshots import Snapshots
 from celeray.api.token_file import TokenFile
 from celeray.scheduler.clock import SystemClock
@@ -37,7 +37,7 @@ def create_app(
     app = FastAPI(
         title="celeray",
         version=version("celeray"),
-        description="What runs where on the GPU cluster, what waits, and why; pausing and resuming of queues.",
+        description="What runs where on the GPU cluster, what waits, and why; pausing of queues, and dead letters.",
         redirect_slashes=False,
         openapi_url=None,
         docs_url=None,
@@ -48,6 +48,7 @@ def create_app(
     app.include_router(limits.router(snapshots))
     app.include_router(tasks.router(snapshots, results))
     app.include_router(pausing.router(snapshots, Pauses(store, settings, broker_kind), SystemClock()))
+    app.include_router(dead_letters.router(snapshots, SystemClock()))
     app.include_router(operations.router(snapshots))
     app.include_router(reference.router(app))
     problems.install(app)

@@ -5,7 +5,7 @@ The counters live in the bridges and in Redis, so any number of API processes gi
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from importlib.metadata import PackageNotFoundError, version
 
 from prometheus_client import CollectorRegistry
@@ -46,7 +46,7 @@ def render(picture: Picture, accept: str, *, celery_compat: bool) -> tuple[bytes
     return encode(registry), content_type
 
 
-def picture_of(overview: Overview, settings: Settings) -> Picture:
+def picture_of(overview: Overview, settings: Settings, letters: Mapping[str, int]) -> Picture:
     """What the metrics are made from."""
     return Picture(
         versions=(_version("celeray"), _version("celery"), _version("ray")),
@@ -56,6 +56,7 @@ def picture_of(overview: Overview, settings: Settings) -> Picture:
         devices=devices(overview),
         nodes=nodes(overview),
         totals=overview.totals,
+        letters=letters,
     )
 
 

@@ -19,6 +19,7 @@ COMMANDS = {
     "get": "celeray.cli.get:get",
     "pause": "celeray.cli.pause:pause",
     "resume": "celeray.cli.pause:resume",
+    "dead-letters": "celeray.cli.dead_letters:dead_letters",
     "token": "celeray.cli.token:token",
     "config": "celeray.cli.config:config",
     "doctor": "celeray.cli.doctor:doctor",

@@ -1,4 +1,4 @@
-"""`celeray get queues|devices|nodes|tasks|audit`: lists."""
+"""`celeray get queues|devices|nodes|tasks|dead-letters|audit`: lists."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from typing import Any
 
 import click
 
+from celeray.cli.dead_letters import list_letters
 from celeray.cli.get_limits import get_limits
 from celeray.cli.lazy import EXIT_USAGE, CliError
 from celeray.cli.options import output_option
@@ -23,10 +24,11 @@ DEVICE_COLUMNS = (
 
 @click.group()
 def get() -> None:
-    """List queues, devices, nodes, tasks or limits."""
+    """List queues, devices, nodes, tasks, limits or dead letters."""
 
 
 get.add_command(get_limits)
+get.add_command(list_letters, "dead-letters")
 
 
 @get.command("queues")
@@ -119,7 +121,7 @@ def get_tasks(filters: str | None, limit: int, output: str, **options: Any) -> N
 @source_options
 @output_option
 def get_audit(limit: int, output: str, **options: Any) -> None:
-    """Who paused or resumed what, when and why, the newest first. The API gives it to admins only."""
+    """Who changed what, when and why, the newest first. The API gives it to admins only."""
     found = open_source(**options).audit(limit)
     if output == "json":
         print_json(found)

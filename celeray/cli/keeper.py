@@ -12,6 +12,7 @@ from celeray.cli.lazy import EXIT_UNREACHABLE, CliError
 from celeray.cli.options import Place, app_option, config_option, environment_url, open_place
 
 if TYPE_CHECKING:
+    from celeray.scheduler.duties.duty import Duty
     from celeray.scheduler.duties.keeper import Keeper
 
 STOPS = (signal.SIGTERM, signal.SIGINT)
@@ -77,8 +78,10 @@ def make_keeper(place: Place) -> Keeper:
     from celeray.scheduler.duties.expired_leases import ExpiredLeases
     from celeray.scheduler.duties.gone_writers import GoneWriters
     from celeray.scheduler.duties.keeper import Keeper
+    from celeray.scheduler.duties.old_letters import OldLetters
     from celeray.scheduler.duties.old_revokes import OldRevokes
     from celeray.scheduler.keys import BROKER_PRIORITIES
+    from celeray.scheduler.letters.store import Letters
     from celeray.scheduler.revoking import RevokeBook
     from celeray.scheduler.transport.options import LeaseOptions
 
@@ -93,4 +96,10 @@ def make_keeper(place: Place) -> Keeper:
     )
     limits = DueLimits(client, keys)
     revokes = OldRevokes(RevokeBook(client, keys))
-    return Keeper(client, keys, [leases, DueEtas(client, keys), limits, revokes, GoneWriters(place.store)])
+    letters = OldLetters(
+        Letters(client, keys),
+        retention_s=place.settings.letter_retention_s,
+        most=place.settings.letters_max,
+    )
+    duties: list[Duty] = [leases, DueEtas(client, keys), limits, revokes, letters, GoneWriters(place.store)]
+    return Keeper(client, keys, duties)

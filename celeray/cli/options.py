@@ -115,3 +115,17 @@ def open_place(
     )
     kind = kind_of_conf(loaded.conf) if loaded is not None and not redis_url else BrokerKind.REDIS
     return Place(settings=settings, store=store, app=loaded, broker_kind=kind)
+
+
+def change_options(command: F) -> F:
+    """Of a command that changes something: where to write, who says so, and how to print."""
+    for option in (
+        output_option,
+        config_option,
+        click.option("--key-prefix", help="The broker's global_keyprefix, with --redis-url."),
+        click.option("--redis-url", help="The broker's Redis, if not -A. Also CELERY_BROKER_URL, REDIS_URL."),
+        app_option,
+        click.option("--by", help="Who says so. Default: user@host."),
+    ):
+        command = option(command)
+    return command

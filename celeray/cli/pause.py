@@ -6,37 +6,21 @@ import getpass
 import socket
 import time
 from collections.abc import Callable
-from typing import Any, TypeVar
+from typing import Any
 
 import click
 from redis import RedisError
 
 from celeray.cli.lazy import EXIT_UNREACHABLE, CliError
-from celeray.cli.options import app_option, config_option, environment_url, open_place, output_option
+from celeray.cli.options import change_options, environment_url, open_place
 from celeray.cli.render import paused_text, print_json
 from celeray.scheduler.pausing import RESUMED_WHY, PauseChange, Pauses
-
-F = TypeVar("F", bound=Callable[..., Any])
-
-
-def change_options(command: F) -> F:
-    """Where to write, who says so, and how to print."""
-    for option in (
-        output_option,
-        config_option,
-        click.option("--key-prefix", help="The broker's global_keyprefix, with --redis-url."),
-        click.option("--redis-url", help="The broker's Redis, if not -A. Also CELERY_BROKER_URL, REDIS_URL."),
-        app_option,
-        click.option("--by", help="Who says so. Default: user@host."),
-        click.argument("queue"),
-    ):
-        command = option(command)
-    return command
 
 
 @click.command()
 @click.option("--why", required=True, help="For those who find the queue paused.")
 @change_options
+@click.argument("queue")
 def pause(queue: str, why: str, by: str | None, output: str, **place: Any) -> None:
     """Let no worker take from QUEUE until it is resumed, workers that start later included.
 
@@ -55,6 +39,7 @@ def pause(queue: str, why: str, by: str | None, output: str, **place: Any) -> No
 @click.command()
 @click.option("--why", default=RESUMED_WHY, help="For the audit trail.")
 @change_options
+@click.argument("queue")
 def resume(queue: str, why: str, by: str | None, output: str, **place: Any) -> None:
     """Let workers take from QUEUE again."""
     pauses = open_pauses(**place)

@@ -16,6 +16,8 @@ from celeray.cli.lazy import EXIT_FAILED, EXIT_UNREACHABLE, EXIT_USAGE, CliError
 from celeray.cli.options import Place
 from celeray.scheduler.audit import AuditPage, AuditTrail
 from celeray.scheduler.clock import SystemClock
+from celeray.scheduler.letters.record import LetterDetail
+from celeray.scheduler.letters.store import LetterFilter, LetterPage, Letters
 from celeray.scheduler.limits.overview import LimitList, read_limits
 from celeray.scheduler.overview import (
     DeviceList,
@@ -53,6 +55,10 @@ class Source(Protocol):
 
     def audit(self, limit: int) -> AuditPage: ...
 
+    def dead_letters(self, chosen: LetterFilter, *, limit: int, cursor: str | None) -> LetterPage: ...
+
+    def dead_letter(self, letter_id: str) -> LetterDetail | None: ...
+
 
 class RestSource:
     """Reads the API at `url`.
@@ -89,6 +95,14 @@ class RestSource:
 
     def audit(self, limit: int) -> AuditPage:
         return self._get(f"/v1/audit?limit={limit}", AuditPage)
+
+    def dead_letters(self, chosen: LetterFilter, *, limit: int, cursor: str | None) -> LetterPage:
+        given = {**chosen.model_dump(), "limit": limit, "cursor": cursor}
+        query = urlencode({key: value for key, value in given.items() if value is not None}, quote_via=quote)
+        return self._get(f"/v1/dead-letters?{query}", LetterPage)
+
+    def dead_letter(self, letter_id: str) -> LetterDetail | None:
+        return self._get(f"/v1/dead-letters/{quote(letter_id, safe='')}", LetterDetail)
 
     def _get(self, path: str, model: type[M]) -> M:
         request = urllib.request.Request(self._url + path, headers={"Accept": "application/json"})  # noqa: S310
@@ -173,6 +187,23 @@ class RedisSource:
             return AuditTrail(store.client, store.keys).page(limit)
         except RedisError as error:
             raise CliError(f"Redis does not answer: {error}", EXIT_UNREACHABLE) from error
+
+    def dead_letters(self, chosen: LetterFilter, *, limit: int, cursor: str | None) -> LetterPage:
+        try:
+            return self._letters().page(chosen, limit, cursor)
+        except RedisError as error:
+            raise CliError(f"Redis does not answer: {error}", EXIT_UNREACHABLE) from error
+        except ValueError as error:
+            raise CliError(str(error), EXIT_USAGE) from error
+
+    def dead_letter(self, letter_id: str) -> LetterDetail | None:
+        try:
+            return self._letters().get(letter_id)
+        except RedisError as error:
+            raise CliError(f"Redis does not answer: {error}", EXIT_UNREACHABLE) from error
+
+    def _letters(self) -> Letters:
+        return Letters(self._place.store.client, self._place.store.keys)
 
     def _overview(self) -> Overview:
         try:

@@ -31,9 +31,9 @@ class AuditRecord(BaseModel):
     by: str
     """user@host, or `token:ID`."""
     action: str
-    """`pause` or `resume`."""
+    """`pause`, `resume`, `redrive` or `discard`."""
     target: str
-    """The queue."""
+    """The queue, or how many dead letters and which."""
     why: str
 
 

@@ -16,7 +16,7 @@
 | `celeray:fence` | string | the last fence: rises with every claim | for ever |
 | `celeray:fence:TASK` | hash | in the result backend: fences of an id (lua/fence.lua) | as the result, at least 1 h |
 | `celeray:once:SCOPE:TASK` | string | this id was published for a run's message, or for a chord | 1 day |
-| `celeray:parked` | hash | msgpack of a message that can't be read or never ends, with its bytes and why | for ever |
+| `celeray:parked` | hash | msgpack of a message that can't be read or never ends (letters/) | `letter_retention_s` |
 | `celeray:restoring` | hash | run id of the server, and since when it is known | for ever |
 | `celeray:paused` | hash | JSON of a `Pause` by the name of the queue | until it is resumed |
 | `celeray:audit` | stream | who changed what, when and why | the newest 10,000 |

@@ -75,6 +75,8 @@ class Overview:
     keepers: Sequence[KeeperSummary] = ()
     scheduled: Mapping[str, int] = field(default_factory=dict)
     """Messages with a far eta, by queue."""
+    dead_letters: int = 0
+    """Parked messages."""
 
 
 def read_overview(store: StatusStore, settings: Settings, at: float) -> Overview:
@@ -99,6 +101,7 @@ def read_overview(store: StatusStore, settings: Settings, at: float) -> Overview
         paused=paused,
         keepers=read_keepers(store.client, store.keys),
         scheduled={name: sum(counts.get(key, 0) for key in store.keys.queue_lists(name)) for name in names},
+        dead_letters=store.dead_letters(),
     )
 
 
@@ -203,7 +206,7 @@ def cluster_status(overview: Overview, settings: Settings, version: str) -> Clus
         keepers=tuple(overview.keepers),
         queued=sum(queue.depth for queue in queues) - sum(queue.depth for queue in dead),
         scheduled=sum(overview.scheduled.values()),
-        dead_letters=sum(queue.depth for queue in dead),
+        dead_letters=overview.dead_letters + sum(queue.depth for queue in dead),
         unacked=overview.unacked,
         waiting=sum(bridge.waiting for bridge in overview.bridges),
         running=sum(bridge.running for bridge in overview.bridges),

@@ -120,6 +120,12 @@ class Settings(BaseSettings):
     batch_max_bytes: int = Field(default=64 * 1024 * 1024, ge=1024, le=512 * 1024 * 1024)
     """Redis serves nobody else while it takes a batch."""
 
+    # Dead letters
+    letter_retention_s: int = Field(default=24 * 3600, ge=60, le=366 * 24 * 3600)
+    """The keeper forgets dead letters that were parked longer ago, and logs how many."""
+    letters_max: int = Field(default=10_000, ge=1, le=1_000_000)
+    """Of more dead letters than this the keeper forgets the oldest, and logs how many."""
+
     # Bridge
     app: str | None = None
     """The Celery app as `-A` names it; executors load it the same way."""

@@ -206,6 +206,10 @@ class StatusStore:
         """Messages that a consumer has taken and not yet acknowledged."""
         return int(self._client.hlen(self.keys.unacked()))
 
+    def dead_letters(self) -> int:
+        """Messages that are parked."""
+        return int(self._client.hlen(self.keys.parked()))
+
     # Parts
 
     def _grown(self, bridge_id: str, series: Mapping[str, float]) -> list[str]:

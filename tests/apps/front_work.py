@@ -36,6 +36,16 @@ def deadly(counter: str) -> None:
     os.kill(os.getpid(), signal.SIGKILL)
 
 
+@app.task(shared=False, name="front.mortal", bind=True)
+def mortal(self: Any, counter: str, deaths: int) -> dict[str, Any]:
+    """Kills its process so often; then tells its priority and queue."""
+    with redis.Redis.from_url(os.environ["FRONT_REDIS_URL"]) as client:
+        if client.incr(counter) <= deaths:
+            os.kill(os.getpid(), signal.SIGKILL)
+    info = self.request.delivery_info
+    return {"priority": info["priority"], "queue": info["routing_key"]}
+
+
 @app.task(shared=False, name="front.picky", bind=True)
 def picky(self: Any, counter: str, times: int) -> bool:
     """Rejects its message so often."""

@@ -12,6 +12,7 @@ from redis import RedisError
 from celeray.api.metrics_collector import picture_of, render
 from celeray.api.problems import Problem
 from celeray.api.snapshots import Snapshots
+from celeray.scheduler.letters.store import Letters
 
 logger = logging.getLogger(__name__)
 
@@ -23,11 +24,12 @@ class Health(BaseModel):
 def router(snapshots: Snapshots) -> APIRouter:
     """The routes over one source of snapshots."""
     routes = APIRouter(tags=["operations"])
+    letters = Letters(snapshots.store.client, snapshots.store.keys)
 
     @routes.get("/metrics", response_class=Response)
     def get_metrics(accept: Annotated[str, Header()] = "") -> Response:
         """Prometheus or OpenMetrics text; docs/metrics.md explains each."""
-        picture = picture_of(snapshots.newest(), snapshots.settings)
+        picture = picture_of(snapshots.newest(), snapshots.settings, letters.reasons())
         page, content_type = render(picture, accept, celery_compat=snapshots.settings.metrics_celery_compat)
         return Response(page, headers={"Content-Type": content_type})
 

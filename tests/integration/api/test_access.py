@@ -23,7 +23,15 @@ from celeray.scheduler.status_store import StatusStore
 
 pytestmark = pytest.mark.integration
 MakeToken = Callable[..., dict[str, str]]
-EXAMPLES = {"{name}": "gpu.generation", "{task_id}": "t1", "{asset}": "swagger-ui.css"}
+EXAMPLES = {
+    "{name}": "gpu.generation",
+    "{task_id}": "t1",
+    "{letter_id}": "l1",
+    "{asset}": "swagger-ui.css",
+}
+BODIES = {
+    f"/v1/dead-letters/{verb}": {"ids": ["l1"], "why": "for the test"} for verb in ("redrive", "discard")
+}
 WRONG = {"Authorization": "Bearer celeray_00000000_" + "x" * 43}
 
 
@@ -47,7 +55,8 @@ def url_of(rule: Rule) -> str:
 
 
 def call(api: TestClient, rule: Rule, headers: dict[str, str] | None = None) -> Any:
-    body = {"json": {"why": "for the test"}} if rule.method == "POST" else {}
+    document = BODIES.get(rule.path, {"why": "for the test"})
+    body = {"json": document} if rule.method == "POST" else {}
     return api.request(rule.method, url_of(rule), headers=headers, **body)
 
 

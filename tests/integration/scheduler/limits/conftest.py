@@ -11,7 +11,9 @@ from celeray.scheduler.limits.declaration import declared
 from celeray.scheduler.limits.gates import Call, Gate, Limit, gates
 from celeray.scheduler.limits.store import Answer, LimitStore, Room, Verdict
 from celeray.scheduler.transport.restoring import restore_expired
-from tests.integration.scheduler.transport.conftest import Broker, Side
+from tests.integration.scheduler.transport.conftest import Broker, Side, broker
+
+__all__ = ["broker"]
 
 
 def gate(name: str = "t", **option: Any) -> Gate:
@@ -81,13 +83,6 @@ class Desk:
         for gate_id in self.broker.client.zrange(book[1], 0, -1):
             self.broker.client.zadd(book[1], {gate_id: 1.0})
         return self.store.sweep().looked_at
-
-
-@pytest.fixture
-def broker(redis_url: str) -> Iterator[Broker]:
-    made = Broker(redis_url)
-    yield made
-    made.client.close()
 
 
 @pytest.fixture

@@ -1,0 +1,170 @@
+"""`celeray dead-letters redrive` and `discard`. They write to Redis themselves, as `celeray pause` does."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import click
+
+from celeray.cli.lazy import EXIT_FAILED, EXIT_UNREACHABLE, EXIT_USAGE, CliError
+from celeray.cli.letter_filters import filter_options, letter_filter, line
+from celeray.cli.options import Place, change_options, environment_url, open_place
+from celeray.cli.pause import user_at_host
+from celeray.cli.render import print_json
+
+if TYPE_CHECKING:
+    from celeray.scheduler.letters.discard import Discarded
+    from celeray.scheduler.letters.redrive import Redriven
+    from celeray.scheduler.letters.selecting import Selection
+    from celeray.scheduler.letters.store import Letters
+
+F = TypeVar("F", bound=Callable[..., Any])
+D = TypeVar("D", bound="Redriven | Discarded")
+SKIPPED_PRINTED = 20
+
+
+def letter_change_options(command: F) -> F:
+    """Which letters, where to write, who says so, and how to print."""
+    for option in (
+        change_options,
+        click.option("--yes", is_flag=True, help="Do not ask."),
+        click.option("--dry-run", is_flag=True, help="Only count."),
+        click.option("--all", "every", is_flag=True, help="All dead letters."),
+        filter_options,
+        click.argument("ids", nargs=-1, metavar="[ID]..."),
+    ):
+        command = option(command)
+    return command
+
+
+@click.command("redrive")
+@letter_change_options
+@click.option("--why", help="For the audit trail.")
+@click.option("--rate", type=click.FloatRange(0, min_open=True), help="Letters a second at most.")
+@click.option("--to-queue", help="Send to this queue instead of their own.")
+@click.option("--priority", type=click.IntRange(1, 10), help="Send at this priority, 10 most urgent.")
+def redrive(
+    why: str | None,
+    rate: float | None,
+    to_queue: str | None,
+    priority: int | None,
+    dry_run: bool,
+    by: str | None,
+    yes: bool,
+    output: str,
+    **options: Any,
+) -> None:
+    """Send dead letters again, by ID, by filter or --all. Each is sent once, however often this is called.
+
+    Exit code 1: some were not sent.
+    """
+    from celeray.scheduler.letters.redrive import RATE_MAX, REDRIVE_WHY, Redrive, RedriveTerms
+
+    selection, place = _selection(**options), _place(**options)
+    terms = RedriveTerms(
+        dry_run=dry_run, rate=None if rate is None else min(rate, RATE_MAX), queue=to_queue, priority=priority
+    )
+    change = Redrive(_letters(place), place.settings)
+
+    def run(dry: bool) -> Redriven:
+        asked = terms.model_copy(update={"dry_run": dry})
+        return _answered(
+            lambda: change.run(selection, asked, by=by or user_at_host(), why=why or REDRIVE_WHY)
+        )
+
+    _confirm(selection, yes or dry_run, run, "send again")
+    done = run(dry_run)
+    _report(done, done.sent, "would be sent again" if dry_run else "sent again", output)
+
+
+@click.command("discard")
+@letter_change_options
+@click.option("--why", required=True, help="For the audit trail.")
+def discard(why: str, dry_run: bool, by: str | None, yes: bool, output: str, **options: Any) -> None:
+    """Forget dead letters for good, by ID, by filter or --all. Exit code 1: some were not there."""
+    from celeray.scheduler.letters.discard import Discard
+
+    selection = _selection(**options)
+    change = Discard(_letters(_place(**options)))
+
+    def run(dry: bool) -> Discarded:
+        return _answered(lambda: change.run(selection, by=by or user_at_host(), why=why, dry_run=dry))
+
+    _confirm(selection, yes or dry_run, run, "discard")
+    done = run(dry_run)
+    _report(done, done.discarded, "would be discarded" if dry_run else "discarded", output)
+
+
+def _selection(
+    *,
+    ids: tuple[str, ...],
+    every: bool,
+    queue: str | None,
+    task: str | None,
+    reason: str | None,
+    since: str | None,
+    until: str | None,
+    **_place: Any,
+) -> Selection:
+    from celeray.scheduler.errors import OperatorInputError
+    from celeray.scheduler.letters.selecting import Selection
+
+    chosen = letter_filter(queue, task, reason, since, until)
+    selection = Selection(ids=ids or None, filter=None if chosen.empty else chosen, all=every)
+    try:
+        selection.check()
+    except OperatorInputError as error:
+        raise CliError("say which: IDs, or a filter, or --all", EXIT_USAGE) from error
+    return selection
+
+
+def _place(
+    *,
+    app: Any | None,
+    redis_url: str | None,
+    key_prefix: str | None,
+    config_file: str | None,
+    **_selection: Any,
+) -> Place:
+    url = redis_url or (None if app else environment_url())
+    return open_place(app, url, key_prefix=key_prefix, config_file=config_file)
+
+
+def _letters(place: Place) -> Letters:
+    from celeray.scheduler.letters.store import Letters
+
+    return Letters(place.store.client, place.store.keys)
+
+
+def _answered(change: Callable[[], D]) -> D:
+    from redis import RedisError
+
+    try:
+        return change()
+    except RedisError as error:
+        raise CliError(f"Redis does not answer: {error}", EXIT_UNREACHABLE) from error
+
+
+def _confirm(selection: Selection, settled: bool, run: Callable[[bool], Any], verb: str) -> None:
+    """By a filter or of all, ask with the number that a dry run gives. On stderr, so that JSON stays JSON."""
+    if settled or selection.ids is not None:
+        return
+    found = run(True)
+    count = found.matched - found.skipped
+    left = f" ({found.skipped} can't be)" if found.skipped else ""
+    if count:
+        click.confirm(f"{verb} {count} dead letters {selection}{left}?", abort=True, err=True)
+
+
+def _report(done: Redriven | Discarded, count: int, what: str, output: str) -> None:
+    if output == "json":
+        print_json(done)
+    else:
+        click.echo(f"{count} of {done.matched} {what}")
+        for item in done.skipped_letters[:SKIPPED_PRINTED]:
+            click.echo(f"{line(item.id)}: {line(item.reason)}")
+        if done.skipped > SKIPPED_PRINTED:
+            click.echo(f"{done.skipped - SKIPPED_PRINTED} more were left")
+    if done.skipped:
+        click.get_current_context().exit(EXIT_FAILED)

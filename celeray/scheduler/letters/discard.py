@@ -1,0 +1,92 @@
+"""Forgets dead letters for good: by an operator, with a reason and a record in the trail, or by age and number."""
+
+from __future__ import annotations
+
+import heapq
+from typing import Any
+
+from pydantic import BaseModel, ConfigDict
+
+from celeray.scheduler.audit import AuditTrail, checked_by, checked_why
+from celeray.scheduler.clock import Clock, SystemClock
+from celeray.scheduler.letters.record import field_of
+from celeray.scheduler.letters.redrive import GONE
+from celeray.scheduler.letters.scripts import TrailRecord, letter_script
+from celeray.scheduler.letters.selecting import SKIPPED_SHOWN, Selection, Skipped, Tally
+from celeray.scheduler.letters.store import Letters
+
+
+class Discarded(BaseModel):
+    """What became of the letters."""
+
+    model_config = ConfigDict(frozen=True)
+
+    dry_run: bool
+    matched: int
+    discarded: int
+    """With `dry_run`: would be discarded."""
+    skipped: int
+    skipped_by_reason: dict[str, int]
+    skipped_letters: tuple[Skipped, ...]
+    """The first 100."""
+
+
+class Discard:
+    """Discards letters of one broker. Methods raise `redis.RedisError` when Redis does not answer."""
+
+    def __init__(self, letters: Letters, clock: Clock | None = None) -> None:
+        self._letters = letters
+        self._clock = clock or SystemClock()
+        self._trail = AuditTrail(letters.client, letters.keys)
+
+    def run(self, selection: Selection, *, by: str, why: str, dry_run: bool = False) -> Discarded:
+        """Discard the letters. A record in the trail goes with each part, in the same step.
+
+        Raises:
+            OperatorInputError: the selection says nothing, or `by` or `why` can't be kept.
+        """
+        by, why = checked_by(by), checked_why(why)
+        ids, tally = selection.resolve(self._letters), Tally()
+        for part in self._letters.parts(ids):
+            target, at = f"dead letters {selection}", self._clock.time()
+            record = TrailRecord(self._trail, at=at, by=by, action="discard", target=target, why=why)
+            self._discard(part, [int(dry_run), *record.arguments], record.key, tally)
+        return Discarded(
+            dry_run=dry_run,
+            matched=len(ids),
+            discarded=tally.done,
+            skipped=len(tally.skipped),
+            skipped_by_reason=tally.reasons,
+            skipped_letters=tuple(tally.skipped[:SKIPPED_SHOWN]),
+        )
+
+    def trim(self, *, before: float, most: int) -> tuple[int, int]:
+        """Forget what was parked before a time, then the oldest of what is more than `most`. No record in the trail.
+
+        Returns:
+            How many were too old, and how many too many.
+        """
+        if self._letters.count() == 0:
+            return 0, 0
+        found = [(letter.parked_at, letter.id) for letter in self._letters.walk()]
+        # A time that is unknown is 0: no age, and yet the first to go where there are too many.
+        old = sorted(item for item in found if 0 < item[0] < before)
+        left = (item for item in found if not 0 < item[0] < before)
+        extra = heapq.nsmallest(max(0, len(found) - len(old) - most), left)
+        return self._forget([item[1] for item in old]), self._forget([item[1] for item in extra])
+
+    def _forget(self, ids: list[str]) -> int:
+        tally = Tally()
+        for part in self._letters.parts(ids):
+            self._discard(part, [0, 0, 0], self._letters.keys.audit(), tally)
+        return tally.done
+
+    def _discard(self, ids: list[str], args: list[Any], trail_key: str, tally: Tally) -> None:
+        keys = [*self._letters.keys.lease_book(), trail_key]
+        arguments = [*args, *(field_of(letter_id) for letter_id in ids)]
+        verdicts = letter_script("discard")(self._letters.client, keys, arguments)
+        for letter_id, done in zip(ids, verdicts, strict=True):
+            if done:
+                tally.done += 1
+            else:
+                tally.skip(letter_id, GONE)

@@ -1,0 +1,25 @@
+-- Forgets parked messages for good.
+-- KEYS: 1-6 bookkeeping keys, 7 audit trail.
+-- ARGV: 1 '1': only say what would be done, 2 records of the trail at most, 3 how many fields of its record follow (0: no
+--       record), the fields, then the ids.
+-- Returns: for each id 1, or 0 where it was not there any more.
+local book, dry, first = bookkeeping(KEYS), ARGV[1] == '1', 4 + tonumber(ARGV[3])
+
+-- What could not be read when it was parked may hold its dedup key still; for others this changes nothing.
+local function let_go(raw)
+  local ok, record = pcall(cmsgpack.unpack, raw)
+  if ok and type(record) == 'table' and type(record.message) == 'string' then drop_hold_of(book, record.message) end
+end
+
+local reply, discarded = {}, 0
+for at = first, #ARGV do
+  local raw = redis.call('HGET', book.parked, ARGV[at])
+  if raw and not dry then
+    redis.call('HDEL', book.parked, ARGV[at])
+    let_go(raw)
+  end
+  if raw then discarded = discarded + 1 end
+  reply[#reply + 1] = raw and 1 or 0
+end
+if not dry then add_to_trail(KEYS[7], ARGV[2], fields_at(4, tonumber(ARGV[3])), discarded) end
+return reply

@@ -1,0 +1,48 @@
+-- Sends parked messages to their lists again: each leaves the hash in the step in which it is pushed, so it is sent once
+-- however often and from wherever this is called.
+-- KEYS: 1-6 bookkeeping keys, 7 audit trail, then the lists.
+-- ARGV: 1 '1': only say what would be done, 2 most ms that a dedup key is held, 3 records of the trail at most, 4 how
+--       many fields of its record follow, the fields, then for each letter: id, SHA-1 of its record, number of its
+--       list in KEYS, and the message as it shall be there.
+-- Returns: for each letter 'sent', 'gone', or why not.
+local book, dry, most_ms = bookkeeping(KEYS), ARGV[1] == '1', tonumber(ARGV[2])
+local FIELDS, first = 4, 5 + tonumber(ARGV[4])
+
+-- The key was let go when the message was parked. It is held again for the run to come, unless somebody else has it.
+local function hold_again(message)
+  local headers = message.headers
+  if type(headers) ~= 'table' or type(headers.celeray_hold) ~= 'string' or type(headers.id) ~= 'string' then return end
+  local digest, token = string.match(headers.celeray_hold, '^(%x+):(.+)$')
+  if not digest or #digest ~= 64 then return end
+  local record = dedup_prefix(book) .. digest
+  local kind = redis.call('TYPE', record).ok
+  if kind ~= 'none' and (kind ~= 'hash' or redis.call('HGET', record, 'id') ~= headers.id) then return end
+  redis.call('HSET', record, 'id', headers.id, 'm:' .. token, '1')
+  redis.call('PEXPIRE', record, string.format('%.0f', math.max(most_ms, redis.call('PTTL', record))))
+end
+
+local function send(id, digest, list, text)
+  local raw = redis.call('HGET', book.parked, id)
+  if not raw or redis.sha1hex(raw) ~= digest then return 'gone' end
+  local kind = redis.call('TYPE', list).ok
+  if kind ~= 'list' and kind ~= 'none' then return 'its list is a ' .. kind end
+  -- As claim.lua reads it, or it would be parked again at once.
+  local ok, message = pcall(cjson.decode, text)
+  if not ok then return 'unreadable: ' .. tostring(message) end
+  if not dry then
+    -- Pushed first: where Redis refuses that, for want of memory say, nothing is changed.
+    redis.call('LPUSH', list, text)
+    redis.call('HDEL', book.parked, id)
+    hold_again(message)
+  end
+  return 'sent'
+end
+
+local reply, sent = {}, 0
+for at = first, #ARGV, FIELDS do
+  local verdict = send(ARGV[at], ARGV[at + 1], KEYS[tonumber(ARGV[at + 2])], ARGV[at + 3])
+  if verdict == 'sent' then sent = sent + 1 end
+  reply[#reply + 1] = verdict
+end
+if not dry then add_to_trail(KEYS[7], ARGV[3], fields_at(5, tonumber(ARGV[4])), sent) end
+return reply

@@ -1,0 +1,190 @@
+"""Reads the dead letters: lists with filters and counts, one with everything, and the records of several."""
+
+from __future__ import annotations
+
+import heapq
+import math
+from collections import Counter
+from collections.abc import Iterable, Iterator, Sequence
+from fnmatch import fnmatchcase
+from typing import Any
+
+import redis
+from pydantic import BaseModel, ConfigDict, Field
+
+from celeray.scheduler.keys import Keys
+from celeray.scheduler.letters.record import (
+    Letter,
+    LetterDetail,
+    detail_of,
+    field_of,
+    letter_of,
+    shown_reason,
+    unpacked,
+)
+from celeray.scheduler.letters.scripts import PART_BYTES, PART_MOST, letter_script
+
+
+class LetterFilter(BaseModel):
+    """Which letters. What is None is not looked at."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    queue: str | None = Field(default=None, max_length=500)
+    task: str | None = Field(default=None, max_length=500)
+    """A pattern of task names with *, ? and [...]. A letter that names no task has the name ""."""
+    reason: str | None = Field(default=None, max_length=500)
+    since: float | None = Field(default=None, allow_inf_nan=False)
+    """Parked at this time or later, in seconds since the epoch."""
+    until: float | None = Field(default=None, allow_inf_nan=False)
+    """Parked before this time."""
+
+    @property
+    def empty(self) -> bool:
+        """Whether it leaves nothing out."""
+        return self == LetterFilter()
+
+    def matches(self, letter: Letter) -> bool:
+        """Whether the letter is one of those."""
+        return (
+            self.queue in (None, letter.queue)
+            and self.reason in (None, letter.reason)
+            and (self.task is None or fnmatchcase(letter.task or "", self.task))
+            and (self.since is None or letter.parked_at >= self.since)
+            and (self.until is None or letter.parked_at < self.until)
+        )
+
+    def __str__(self) -> str:
+        return " ".join(f"{key}={value}" for key, value in self.model_dump(exclude_none=True).items())
+
+
+class LetterPage(BaseModel):
+    """Letters, newest first, and how many there are by what."""
+
+    model_config = ConfigDict(frozen=True)
+
+    letters: tuple[Letter, ...]
+    total: int
+    """That the filter matches, on all pages."""
+    by_reason: dict[str, int]
+    by_queue: dict[str, int]
+    """Empty is the name of those whose queue is unknown."""
+    next: str | None = None
+    """Cursor of the next page. None: this is the last one."""
+
+
+class Letters:
+    """The parked messages of one broker. Methods raise `redis.RedisError` when Redis does not answer."""
+
+    def __init__(self, client: redis.Redis, keys: Keys) -> None:
+        """
+        Args:
+            client: of the broker's database, without a key prefix of its own.
+        """
+        self.client: Any = client
+        self.keys = keys
+
+    def count(self) -> int:
+        """All of them."""
+        return int(self.client.hlen(self.keys.parked()))
+
+    def walk(self) -> Iterator[Letter]:
+        """Each letter that is there the whole time once, in no order. Reads all of them, without their bodies."""
+        seen: set[bytes] = set()
+        cursor: Any = 0
+        while True:
+            cursor, *found = letter_script("scan")(self.client, self.keys.lease_book(), [cursor, PART_MOST])
+            for field, raw, size in zip(found[::3], found[1::3], found[2::3], strict=True):
+                if field not in seen:
+                    seen.add(field)
+                    yield letter_of(unpacked(field, raw), self.keys, size=int(size))
+            if int(cursor) == 0:
+                return
+
+    def reasons(self) -> dict[str, int]:
+        """How many there are by reason. Cheap: only the reasons are sent."""
+        found: dict[bytes, bytes] = {}
+        cursor: Any = 0
+        while True:
+            cursor, *items = letter_script("reasons")(
+                self.client, self.keys.lease_book(), [cursor, PART_MOST]
+            )
+            found.update(zip(items[::2], items[1::2], strict=True))
+            if int(cursor) == 0:
+                return _counts(shown_reason(reason) for reason in found.values())
+
+    def page(self, chosen: LetterFilter, limit: int, cursor: str | None = None) -> LetterPage:
+        """The newest letters that match, or those after a page.
+
+        Raises:
+            ValueError: `cursor` is none of ours.
+        """
+        after = None if cursor is None else _parse(cursor)
+        matching = [letter for letter in self.walk() if chosen.matches(letter)]
+        left = matching if after is None else [letter for letter in matching if _rank(letter) < after]
+        shown = heapq.nlargest(limit + 1, left, key=_rank)
+        last = shown[limit - 1] if len(shown) > limit else None
+        return LetterPage(
+            letters=tuple(shown[:limit]),
+            total=len(matching),
+            by_reason=_counts(letter.reason for letter in matching),
+            by_queue=_counts(letter.queue or "" for letter in matching),
+            next=None if last is None else f"{last.parked_at!r}~{last.id}",
+        )
+
+    def get(self, letter_id: str) -> LetterDetail | None:
+        """One letter. None: it is not there, or not any more."""
+        field = field_of(letter_id)
+        raw = self.client.hget(self.keys.parked(), field)
+        return None if raw is None else detail_of(unpacked(field, raw), self.keys)
+
+    def matching(self, chosen: LetterFilter) -> list[str]:
+        """Ids of all that match, the oldest first, which is the order in which they are sent again."""
+        found = sorted((letter for letter in self.walk() if chosen.matches(letter)), key=_rank)
+        return [letter.id for letter in found]
+
+    def parts(self, ids: Iterable[str], most: int = PART_MOST) -> Iterator[list[str]]:
+        """The ids in their order, in parts that one run of a script may take, by number and bytes."""
+        every = list(dict.fromkeys(ids))
+        for start in range(0, len(every), PART_MOST):
+            block = every[start : start + PART_MOST]
+            part: list[str] = []
+            size = 0
+            for letter_id, length in zip(block, self._lengths(block), strict=True):
+                if part and (len(part) >= most or size + length > PART_BYTES):
+                    yield part
+                    part, size = [], 0
+                part.append(letter_id)
+                size += length
+            yield part
+
+    def records(self, ids: Sequence[str]) -> list[bytes | None]:
+        """Their records as they are; None for one that is not there."""
+        found: list[bytes | None] = self.client.hmget(self.keys.parked(), [field_of(item) for item in ids])
+        return found
+
+    def _lengths(self, ids: Sequence[str]) -> list[int]:
+        with self.client.pipeline(transaction=False) as pipe:
+            for letter_id in ids:
+                pipe.hstrlen(self.keys.parked(), field_of(letter_id))
+            return [int(length) for length in pipe.execute()]
+
+
+def _counts(names: Iterable[str]) -> dict[str, int]:
+    """The most first."""
+    return dict(sorted(Counter(names).items(), key=lambda item: (-item[1], item[0])))
+
+
+def _rank(letter: Letter) -> tuple[float, str]:
+    return letter.parked_at, letter.id
+
+
+def _parse(cursor: str) -> tuple[float, str]:
+    at, mark, letter_id = cursor.partition("~")
+    try:
+        found = float(at)
+    except ValueError:
+        found = math.nan
+    if not mark or not math.isfinite(found):
+        raise ValueError(f"cursor={cursor!r}: expected the `next` of the page before")
+    return found, letter_id
