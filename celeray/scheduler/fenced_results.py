@@ -72,7 +72,7 @@ class FencingMixin:
         **kwargs: Any,
     ) -> Any:
         # Celery writes for other ids under a request too: those of a failed chain, and `update_state(task_id=...)`.
-        record = self.fence_record(request) if request and request.id == task_id else None
+        record = self.fence_record(request) if getattr(request, "id", None) == task_id else None
         backend: Any = super()
         if record is None:
             return backend._store_result(task_id, result, state, traceback, request=request, **kwargs)

@@ -70,9 +70,10 @@ def fence_of(request: Any) -> Fence | None:
     """The fence of a task's request. None: it was not taken under a lease.
 
     Args:
-        request: Celery's `Context`, or a request dict.
+        request: Celery's `Context`, a request dict, or the bare stand-in that Celery makes for an unknown task.
     """
-    info = request.get("delivery_info") if request else None
+    mapping = isinstance(request, Mapping)
+    info = request.get("delivery_info") if mapping else getattr(request, "delivery_info", None)
     lease = info.get(LEASE) if isinstance(info, Mapping) else None
     if not isinstance(lease, str):
         return None

@@ -24,6 +24,7 @@ from celeray.scheduler.holding import KeepHeld
 from celeray.scheduler.installed import Installed, installed_on, remember, settings_of
 from celeray.scheduler.limits.step import LimitRuns
 from celeray.scheduler.promises import refuse_pickle, warn_of_broken
+from celeray.scheduler.refused_messages import ParkRefused
 from celeray.scheduler.remote_control import ControlNode
 from celeray.scheduler.revoking import HonourRevokes, control_class
 from celeray.scheduler.settings import CONF_PREFIX, Settings
@@ -45,6 +46,7 @@ CONSUMER_STEPS = (
     HonourRevokes,
     KeepHeld,
     LimitRuns,
+    ParkRefused,
     ReleaseHolds,
     ScheduleEtas,
 )

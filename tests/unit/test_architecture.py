@@ -10,11 +10,13 @@ from pathlib import Path
 import pytest
 
 from celeray.scheduler.model import Reason
+from celeray.scheduler.parked import ParkReason
 from celeray.scheduler.settings import Settings, WorkerSettings
 from celeray.scheduler.states import EXECUTOR_TRANSITIONS, RUN_TRANSITIONS
 
 ROOT = Path(__file__).parents[2]
 ARCHITECTURE = (ROOT / "docs" / "architecture.md").read_text(encoding="utf-8")
+OPERATIONS = (ROOT / "docs" / "operations.md").read_text(encoding="utf-8")
 QUEUES = (ROOT / "docs" / "queues.md").read_text(encoding="utf-8")
 
 
@@ -43,6 +45,14 @@ def test_every_reason_is_explained() -> None:
     section = ARCHITECTURE.split("## Why a task waits")[1].split("\n## ")[0]
 
     assert set(re.findall(r"^\| `(\w+)` \|", section, re.MULTILINE)) == {reason.value for reason in Reason}
+
+
+def test_every_reason_of_a_parked_message_is_explained() -> None:
+    section = OPERATIONS.split("### Why a message is parked")[1].split("\n## ")[0]
+
+    assert set(re.findall(r"^\| `(\w+)` \|", section, re.MULTILINE)) == {
+        reason.value for reason in ParkReason
+    }
 
 
 def test_every_setting_is_in_the_reference_with_its_default() -> None:

@@ -14,6 +14,7 @@ from kombu.utils.json import dumps
 
 from celeray.scheduler.errors import MessageTooLargeError
 from celeray.scheduler.keys import Keys
+from celeray.scheduler.parked import ParkReason
 from celeray.scheduler.transport.claiming import ANY, Choice, Claim, read_reply
 from celeray.scheduler.transport.demand import Demand
 from celeray.scheduler.transport.keeping import LeaseKeeper
@@ -170,7 +171,7 @@ class Channel(kombu_redis.Channel):
         try:
             return self.Message(payload, channel=self)
         except UnreadableMessageError as error:
-            self.leases.park(payload.lease, "unreadable", str(error))
+            self.leases.park(payload.lease, ParkReason.UNREADABLE, str(error))
             return None
 
     def next_claim(self) -> Claim | None:
@@ -201,7 +202,7 @@ class Channel(kombu_redis.Channel):
         try:
             self.connection._deliver(payload, queue)
         except UnreadableMessageError as error:
-            self.leases.park(payload.lease, "unreadable", str(error))
+            self.leases.park(payload.lease, ParkReason.UNREADABLE, str(error))
 
     # Poller: the names are kombu's
 

@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from celeray.scheduler.parked import ParkReason
 from celeray.scheduler.transport.lease import Lease
 from celeray.scheduler.transport.leases import LeaseBook
 from celeray.scheduler.transport.message import Payload, UnreadableMessageError, read_payload
@@ -125,5 +126,5 @@ def read_reply(reply: Sequence[Any], claim: Claim, book: LeaseBook) -> Claimed:
         else:
             found.messages.append((payload, claim.queues[slot]))
     for lease, why in broken:
-        book.park(lease, "unreadable", why)
+        book.park(lease, ParkReason.UNREADABLE, why)
     return found

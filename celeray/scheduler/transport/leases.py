@@ -232,8 +232,9 @@ class LeaseBook:
     def park(self, lease: Lease, reason: str, detail: str) -> None:
         """Keep a message that can't be delivered, with why."""
         with self._giving_up([lease]):
-            script("park")(self.client, self.book_keys, [lease.tag, lease.token, reason, detail])
-        logger.error("message %s is parked: %s: %s", lease.tag, reason, detail)
+            parked = script("park")(self.client, self.book_keys, [lease.tag, lease.token, reason, detail])
+        what = "is parked" if parked else "is not parked, its lease is lost"
+        logger.error("message %s %s: %s: %s", lease.tag, what, reason, detail)
 
     def abandon(self, delivery_tag: str) -> None:
         """Its run was ended from outside: renew it no more, so that it is restored when its lease ends, uncounted."""

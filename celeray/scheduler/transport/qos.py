@@ -78,6 +78,20 @@ class QoS(kombu_redis.QoS):
         else:
             self.ack(delivery_tag)
 
+    def park(self, delivery_tag: str, reason: str, detail: str) -> None:
+        """Keep the message as a dead letter; of a lost lease it changes nothing.
+
+        Where Redis does not answer, the message comes again when its lease ends.
+        """
+        self._quick_ack(delivery_tag)
+        if (lease := self.leases.get(delivery_tag)) is None:
+            return
+        try:
+            self.leases.park(lease, reason, detail)
+        except (redis.RedisError, OSError) as error:
+            logger.warning("message %s could not be parked, it will come again: %r", lease.tag, error)
+            self.leases.abandon(delivery_tag)
+
     def give_back(self, delivery_tag: str) -> bool:
         """Put the message back at the front, uncounted. False where it was not held any more."""
         return self._give_back([delivery_tag]) == 1
