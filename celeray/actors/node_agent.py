@@ -53,13 +53,14 @@ def agent_name(node_id: str) -> str:
 class NodeAgent:
     """Plain class; the actor is made of it. Ray calls it from several threads."""
 
-    def __init__(self, node_id: str, simulate_gpus: str | None = None) -> None:
+    def __init__(self, node_id: str, simulate_gpus: str | None = None, *, watch: bool = False) -> None:
         """Open the node's devices.
 
         Args:
             node_id: Ray's id of the node.
             simulate_gpus: specification of simulated devices; None: CELERAY_SIMULATE_GPUS of the raylet's
                 environment, else the node's real devices.
+            watch: wait in a thread for what the driver tells of the devices, as the actor does.
 
         Raises:
             ConfigurationError: the specification can't be read.
@@ -68,6 +69,8 @@ class NodeAgent:
         self._simulated = SimulatedDevices(spec, node_id) if spec else None
         self._nvml = None if spec else NvmlReader()
         self._xids = XidWatch()
+        if watch and self._nvml is not None:
+            self._xids.start()
         self._lock = Lock()
         self._supervisor = Supervisor(lambda process: self.signal(process, signal.SIGKILL))
 
@@ -124,15 +127,6 @@ class NodeAgent:
     def was_ended(self, process: ProcessId) -> bool:
         """Whether this agent killed a process since its bridge did not renew its leases."""
         return self._supervisor.was_ended(process)
-
-
-class WatchingNodeAgent(NodeAgent):
-    """What the actor is made of: from its start on it waits for what the driver tells of the devices."""
-
-    def __init__(self, node_id: str, simulate_gpus: str | None = None) -> None:
-        super().__init__(node_id, simulate_gpus)
-        if self._nvml is not None:
-            self._xids.start()
 
 
 def _pids_visible() -> bool:

@@ -16,7 +16,7 @@ from ray.util.placement_group import PlacementGroup
 
 from celeray.actors.device_leases import NodeLease
 from celeray.actors.event_port import EventPort
-from celeray.actors.node_agent import AgentReading, WatchingNodeAgent, agent_options
+from celeray.actors.node_agent import AgentReading, NodeAgent, agent_options
 from celeray.actors.ray_errors import describe
 from celeray.scheduler.cluster import NodeLost, NodeRead
 from celeray.scheduler.model import MIB, NodeReading
@@ -31,7 +31,7 @@ READ_TIMEOUT_S = 10.0
 
 logger = logging.getLogger(__name__)
 
-_agent_class = ray.remote(WatchingNodeAgent)
+_agent_class = ray.remote(NodeAgent)
 
 
 @dataclass(slots=True)
@@ -161,7 +161,7 @@ class Nodes:
     def _find_agent(self, node: Node, now: float) -> None:
         actor_class = _agent_class.options(**agent_options(node.node_id))
         try:
-            node.agent = actor_class.remote(node.node_id, self._simulate_gpus)
+            node.agent = actor_class.remote(node.node_id, self._simulate_gpus, watch=True)
         except ValueError as error:
             # Another bridge's was found and died at the same moment.
             node.failed(describe(error), find_again_at=now + AGENT_RETRY_S)
