@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import psutil
@@ -17,10 +17,12 @@ import pynvml
 from celeray.actors.health import read_health
 from celeray.actors.nvml_query import DeviceLostError, DriverLostError, query, query_or
 from celeray.scheduler.clock import Clock, SystemClock
-from celeray.scheduler.model import MIB, MIG_INDEX_STEP, DeviceProcess, DeviceReading, Health
+from celeray.scheduler.model import MIB, DeviceProcess, DeviceReading, Health
 
 RETRY_MIN_S = 1.0
 RETRY_MAX_S = 60.0
+MIG_INDEX_STEP = 1000
+"""Slice j of card i has the index i * 1000 + j, as in Ray's own reports."""
 MIG_PARENT = "MIG mode is on: its slices are the devices; name them in CUDA_VISIBLE_DEVICES of `ray start`"
 
 logger = logging.getLogger(__name__)
@@ -97,7 +99,8 @@ class NvmlReader:
             self._uuids[index] = uuid
             if _mig_mode(handle):
                 yield _bare(uuid, index, MIG_PARENT)
-                yield from _read_slices(handle, index)
+                for part in _read_slices(handle, index):
+                    yield replace(part, card_uuid=uuid)
             else:
                 yield _read_device(handle, uuid, index)
         except DeviceLostError as error:

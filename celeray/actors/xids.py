@@ -7,17 +7,18 @@ Kubernetes ignores the same ones (k8s-device-plugin, internal/rm/health.go).
 
 from __future__ import annotations
 
+import ctypes
 import logging
 import threading
 from collections import Counter
-from collections.abc import Iterable
-from dataclasses import replace
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, replace
 from typing import Any
 
 import pynvml
 
 from celeray.actors.nvml_query import DeviceLostError, DriverLostError, query, query_or
-from celeray.scheduler.model import MIG_INDEX_STEP, DeviceReading, Health
+from celeray.scheduler.model import DeviceReading, Health
 
 APPLICATION_XIDS = frozenset({13, 31, 43, 45, 68, 109})
 """Caused by what a task does; counted, and the device stays healthy."""
@@ -42,6 +43,16 @@ RETRY_S = 5.0
 logger = logging.getLogger(__name__)
 
 
+@dataclass(frozen=True, slots=True)
+class _Heard:
+    """What is waited on."""
+
+    events: Any
+    """NVML's event set."""
+    uuids: Mapping[int | None, str]
+    """By the address of the handle: a device that has fallen off the bus does not tell its UUID any more."""
+
+
 class XidWatch:
     """Waits in a thread of its own from `start` on. The counts are since then."""
 
@@ -49,7 +60,7 @@ class XidWatch:
         self._lock = threading.Lock()
         self._counts: dict[str, Counter[int]] = {}
         self._critical: dict[str, int] = {}
-        self._set: Any = None
+        self._heard: _Heard | None = None
         self._stopping = threading.Event()
         self._thread: threading.Thread | None = None
 
@@ -66,14 +77,10 @@ class XidWatch:
 
     def mark(self, devices: Iterable[DeviceReading]) -> tuple[DeviceReading, ...]:
         """Readings of a node's devices with what is known of each. A MIG slice has its card's errors."""
-        found = tuple(devices)
-        cards = {device.index: device.uuid for device in found}
-        return tuple(
-            self._mark(device, cards.get(device.index // MIG_INDEX_STEP, device.uuid)) for device in found
-        )
+        return tuple(map(self._mark, devices))
 
-    def _mark(self, device: DeviceReading, card: str) -> DeviceReading:
-        uuid = device.uuid if device.index < MIG_INDEX_STEP else card
+    def _mark(self, device: DeviceReading) -> DeviceReading:
+        uuid = device.card_uuid or device.uuid
         with self._lock:
             counts = tuple(sorted(self._counts.get(uuid, Counter()).items()))
             critical = self._critical.get(uuid)
@@ -97,15 +104,15 @@ class XidWatch:
         Raises:
             DeviceLostError, DriverLostError: a device or the driver does not answer.
         """
-        if self._set is None:
-            self._set = _register_all()
-        if self._set is None:
+        if self._heard is None:
+            self._heard = _register_all()
+        if not self._heard.uuids:
             self._stopping.wait(timeout_ms / 1000)
             return False
-        event, _ = query_or(pynvml.nvmlEventSetWait_v2, self._set, timeout_ms)
+        event, _ = query_or(pynvml.nvmlEventSetWait_v2, self._heard.events, timeout_ms)
         if event is None or event.eventType != pynvml.nvmlEventTypeXidCriticalError:
             return False
-        if (uuid := query(pynvml.nvmlDeviceGetUUID, event.device)) is not None:
+        if (uuid := self._heard.uuids.get(_address(event.device))) is not None:
             self.note(uuid, int(event.eventData))
         return True
 
@@ -117,7 +124,7 @@ class XidWatch:
                 # Readings say so; the set goes on to tell of the others.
                 self._stopping.wait(RETRY_S)
             except DriverLostError:
-                self._set = None
+                self._heard = None
                 self._stopping.wait(RETRY_S)
             except Exception:
                 logger.exception("waiting for XIDs failed")
@@ -129,29 +136,35 @@ def describe(xid: int) -> str:
     return f"XID {xid}" + (f": {NAMES[xid]}" if xid in NAMES else "")
 
 
-def _register_all() -> Any:
-    """An event set that hears of every device that can tell; None where none can.
+def _register_all() -> _Heard:
+    """Every device that can tell; of none where NVML or none of them can.
 
     Raises:
         DriverLostError: NVML does not answer.
     """
     query(pynvml.nvmlInit)
-    events = query(pynvml.nvmlEventSetCreate)
-    if events is None:
-        return None
-    heard = False
+    if (events := query(pynvml.nvmlEventSetCreate)) is None:
+        return _Heard(None, {})
+    uuids: dict[int | None, str] = {}
     for index in range(query(pynvml.nvmlDeviceGetCount) or 0):
         try:
-            heard |= _register(index, events)
+            uuids.update(_register(index, events))
         except DeviceLostError as error:
             logger.warning("device %d is not heard: %s", index, error)
-    return events if heard else None
+    return _Heard(events, uuids)
 
 
-def _register(index: int, events: Any) -> bool:
+def _register(index: int, events: Any) -> dict[int | None, str]:
     handle = query(pynvml.nvmlDeviceGetHandleByIndex, index)
-    supported = 0 if handle is None else query(pynvml.nvmlDeviceGetSupportedEventTypes, handle) or 0
+    uuid = None if handle is None else query(pynvml.nvmlDeviceGetUUID, handle)
+    if uuid is None:
+        return {}
+    supported = query(pynvml.nvmlDeviceGetSupportedEventTypes, handle) or 0
     if not supported & pynvml.nvmlEventTypeXidCriticalError:
-        return False
+        return {}
     _, code = query_or(pynvml.nvmlDeviceRegisterEvents, handle, pynvml.nvmlEventTypeXidCriticalError, events)
-    return code is None
+    return {_address(handle): uuid} if code is None else {}
+
+
+def _address(handle: Any) -> int | None:
+    return ctypes.cast(handle, ctypes.c_void_p).value

@@ -10,8 +10,6 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 
 MIB = 1024 * 1024
-MIG_INDEX_STEP = 1000
-"""MIG slice j of card i has the index i * 1000 + j, as in Ray's own reports."""
 
 
 class Isolation(StrEnum):
@@ -86,6 +84,8 @@ class DeviceReading:
     power_mw: int | None = None
     exclusive_process: bool = False
     """Compute mode EXCLUSIVE_PROCESS: the driver refuses a second process."""
+    card_uuid: str | None = None
+    """Of a MIG slice: the card that it is a part of."""
     xids: tuple[tuple[int, int], ...] = ()
     """Driver errors by their XID with how often each came since the node agent started, lowest XID first."""
     unified_memory: bool = False

@@ -74,14 +74,40 @@ def test_what_nvml_itself_finds_stays_the_reason(make_nvml: MakeNvml) -> None:
     assert read(watch)["GPU-a"].xids == ((48, 1),)
 
 
-def test_a_slice_has_its_cards_errors(make_nvml: MakeNvml) -> None:
-    fake = make_nvml(FakeDevice("GPU-a"), FakeDevice("GPU-m", mig_mode=1, slices=[FakeDevice("MIG-1")]))
+@pytest.mark.parametrize("place", [0, 1])
+def test_a_slice_has_its_cards_errors(make_nvml: MakeNvml, place: int) -> None:
+    card = FakeDevice("GPU-m", mig_mode=1, slices=[FakeDevice("MIG-0"), FakeDevice("MIG-1")])
+    fake = make_nvml(*[FakeDevice("GPU-a"), card][:: 1 if place else -1])
     watch = listening(XidWatch())
     tell(fake, "GPU-m", 79)
     watch.wait_once(NOW_MS)
     devices = read(watch)
-    assert devices["MIG-1"].health_reason == "XID 79: the GPU has fallen off the bus"
-    assert devices["GPU-a"].health is Health.HEALTHY
+    for uuid in ("MIG-0", "MIG-1"):
+        assert devices[uuid].health_reason == "XID 79: the GPU has fallen off the bus"
+        assert devices[uuid].xids == ((79, 1),)
+    assert (devices["GPU-a"].health, devices["GPU-a"].xids) == (Health.HEALTHY, ())
+
+
+def test_a_device_that_does_not_answer_any_more_is_known_by_its_handle(make_nvml: MakeNvml) -> None:
+    fake = make_nvml(FakeDevice("GPU-a"))
+    watch = listening(XidWatch())
+    fake.device("GPU-a").lost = 1
+    tell(fake, "GPU-a", 79)
+    assert watch.wait_once(NOW_MS)
+    fake.device("GPU-a").lost = None
+    fake.write()
+    assert read(watch)["GPU-a"].xids == ((79, 1),)
+
+
+def test_where_none_can_tell_nothing_is_made_again_and_again(make_nvml: MakeNvml) -> None:
+    fake = make_nvml(FakeDevice("GPU-a", events=None))
+    watch = listening(XidWatch())
+    # A second set would hear of it.
+    fake.device("GPU-a").events = 8
+    fake.write()
+    listening(watch)
+    tell(fake, "GPU-a", 79)
+    assert not watch.wait_once(NOW_MS)
 
 
 def test_devices_that_can_tell_nothing_are_not_waited_for(make_nvml: MakeNvml) -> None:
