@@ -57,7 +57,7 @@ class AuditTrail:
 
     def add(self, pipe: Any, *, at: float, by: str, action: str, target: str, why: str) -> None:
         """Queue a record on the caller's transaction."""
-        fields = {"at": repr(at), "by": by, "action": action, "target": target, "why": why}
+        fields = record_fields(at=at, by=by, action=action, target=target, why=why)
         pipe.xadd(self._key, fields, maxlen=RECORDS_MAX, approximate=True)
 
     def page(self, limit: int, before: str | None = None) -> AuditPage:
@@ -72,6 +72,11 @@ class AuditTrail:
         found = self._client.xrevrange(self._key, max=newest, count=limit + 1)
         records = tuple(_record(entry_id, fields) for entry_id, fields in found[:limit])
         return AuditPage(records=records, next=records[-1].id if len(found) > limit else None)
+
+
+def record_fields(*, at: float, by: str, action: str, target: str, why: str) -> dict[str, str]:
+    """A record as the stream has it, for those who write it in a script of their own, with at most `RECORDS_MAX`."""
+    return {"at": repr(at), "by": by, "action": action, "target": target, "why": why}
 
 
 def checked_by(by: str) -> str:

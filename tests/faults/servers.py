@@ -142,7 +142,16 @@ class ReplicatedBroker:
 
     def failover(self) -> None:
         """`SENTINEL FAILOVER`: a planned one."""
-        self.ask(self._sentinels[0][0], "failover", MASTER)
+        until(self._begin_failover, "the sentinel has heard of a replica", 40)
+
+    def _begin_failover(self) -> bool:
+        try:
+            self.ask(self._sentinels[0][0], "failover", MASTER)
+        except redis.ResponseError as error:
+            if not str(error).startswith("NOGOODSLAVE"):
+                raise
+            return False
+        return True
 
     def promoted(self) -> Broker | None:
         """The replica that is master now."""

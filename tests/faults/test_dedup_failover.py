@@ -32,7 +32,7 @@ def rig(make_rig: Callable[..., Rig], tmp_path: Path) -> Rig:
     return make_rig("leased", broker, options=QUICK_TO_NOTICE, settings=DURABLE_ON_ALL)
 
 
-def test_each_key_runs_once(rig: Rig, world: str) -> None:
+def test_each_key_has_one_task(rig: Rig, world: str) -> None:
     workers = [rig.begin_worker("-P", "threads", "-c", "8") for _ in range(2)]
     for worker in workers:
         worker.await_ready()

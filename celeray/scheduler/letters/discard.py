@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import heapq
-from typing import Any
+from collections.abc import Mapping
 
 from pydantic import BaseModel, ConfigDict
 
-from celeray.scheduler.audit import AuditTrail, checked_by, checked_why
+from celeray.scheduler.audit import checked_by, checked_why, record_fields
 from celeray.scheduler.clock import Clock, SystemClock
 from celeray.scheduler.letters.record import field_of
 from celeray.scheduler.letters.redrive import GONE
-from celeray.scheduler.letters.scripts import TrailRecord, letter_script
+from celeray.scheduler.letters.scripts import letter_script, trail_arguments
 from celeray.scheduler.letters.selecting import SKIPPED_SHOWN, Selection, Skipped, Tally
 from celeray.scheduler.letters.store import Letters
 
@@ -37,7 +37,6 @@ class Discard:
     def __init__(self, letters: Letters, clock: Clock | None = None) -> None:
         self._letters = letters
         self._clock = clock or SystemClock()
-        self._trail = AuditTrail(letters.client, letters.keys)
 
     def run(self, selection: Selection, *, by: str, why: str, dry_run: bool = False) -> Discarded:
         """Discard the letters. A record in the trail goes with each part, in the same step.
@@ -49,8 +48,8 @@ class Discard:
         ids, tally = selection.resolve(self._letters), Tally()
         for part in self._letters.parts(ids):
             target, at = f"dead letters {selection}", self._clock.time()
-            record = TrailRecord(self._trail, at=at, by=by, action="discard", target=target, why=why)
-            self._discard(part, [int(dry_run), *record.arguments], record.key, tally)
+            record = record_fields(at=at, by=by, action="discard", target=target, why=why)
+            self._discard(part, record, tally, dry_run=dry_run)
         return Discarded(
             dry_run=dry_run,
             matched=len(ids),
@@ -78,12 +77,14 @@ class Discard:
     def _forget(self, ids: list[str]) -> int:
         tally = Tally()
         for part in self._letters.parts(ids):
-            self._discard(part, [0, 0, 0], self._letters.keys.audit(), tally)
+            self._discard(part, {}, tally)
         return tally.done
 
-    def _discard(self, ids: list[str], args: list[Any], trail_key: str, tally: Tally) -> None:
-        keys = [*self._letters.keys.lease_book(), trail_key]
-        arguments = [*args, *(field_of(letter_id) for letter_id in ids)]
+    def _discard(
+        self, ids: list[str], record: Mapping[str, str], tally: Tally, *, dry_run: bool = False
+    ) -> None:
+        keys = [*self._letters.keys.lease_book(), self._letters.keys.audit()]
+        arguments = [int(dry_run), *trail_arguments(record), *map(field_of, ids)]
         verdicts = letter_script("discard")(self._letters.client, keys, arguments)
         for letter_id, done in zip(ids, verdicts, strict=True):
             if done:

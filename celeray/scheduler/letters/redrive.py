@@ -14,13 +14,13 @@ from typing import Any
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from celeray.scheduler.audit import AuditTrail, checked_by, checked_why
+from celeray.scheduler.audit import checked_by, checked_why, record_fields
 from celeray.scheduler.clock import Clock, SystemClock
 from celeray.scheduler.errors import UnknownQueueError
 from celeray.scheduler.keys import BROKER_PRIORITIES
 from celeray.scheduler.letters.envelope import Envelope, UnreadableLetterError, edited, read_envelope, renewed
 from celeray.scheduler.letters.record import Parked, field_of, place_of, unpacked
-from celeray.scheduler.letters.scripts import PART_MOST, TrailRecord, letter_script
+from celeray.scheduler.letters.scripts import PART_MOST, letter_script, trail_arguments
 from celeray.scheduler.letters.selecting import SKIPPED_SHOWN, Selection, Skipped, Tally
 from celeray.scheduler.letters.store import Letters
 from celeray.scheduler.priorities import to_broker
@@ -95,7 +95,6 @@ class Redrive:
         self._settings = settings
         self._clock = clock or SystemClock()
         self._sleep = sleep
-        self._trail = AuditTrail(letters.client, letters.keys)
 
     def run(self, selection: Selection, terms: RedriveTerms, *, by: str, why: str = REDRIVE_WHY) -> Redriven:
         """Send the letters, the oldest first. A record in the trail goes with each part, in the same step.
@@ -124,9 +123,9 @@ class Redrive:
             skipped_letters=tuple(tally.skipped[:SKIPPED_SHOWN]),
         )
 
-    def _record(self, selection: Selection, terms: RedriveTerms, by: str, why: str) -> TrailRecord:
+    def _record(self, selection: Selection, terms: RedriveTerms, by: str, why: str) -> dict[str, str]:
         target, at = f"dead letters {selection}{terms.place}", self._clock.time()
-        return TrailRecord(self._trail, at=at, by=by, action="redrive", target=target, why=why)
+        return record_fields(at=at, by=by, action="redrive", target=target, why=why)
 
     def _parcels(self, ids: list[str], terms: RedriveTerms, tally: Tally) -> list[_Parcel]:
         found: list[_Parcel] = []
@@ -166,11 +165,17 @@ class Redrive:
             step = to_broker(terms.priority, lowest_first=True)
         return self._letters.keys.queue_lists(terms.queue or str(queue))[step].encode()
 
-    def _send(self, parcels: list[_Parcel], terms: RedriveTerms, record: TrailRecord, tally: Tally) -> None:
+    def _send(
+        self, parcels: list[_Parcel], terms: RedriveTerms, record: dict[str, str], tally: Tally
+    ) -> None:
         lists = list(dict.fromkeys(parcel.list for parcel in parcels))
-        keys: list[Any] = [*self._letters.keys.lease_book(), record.key, *lists]
+        keys: list[Any] = [*self._letters.keys.lease_book(), self._letters.keys.audit(), *lists]
         first = len(keys) - len(lists) + 1
-        args: list[Any] = [int(terms.dry_run), self._settings.dedup_hold_max_s * 1000, *record.arguments]
+        args: list[Any] = [
+            int(terms.dry_run),
+            self._settings.dedup_hold_max_s * 1000,
+            *trail_arguments(record),
+        ]
         for parcel in parcels:
             number = first + lists.index(parcel.list)
             args += [field_of(parcel.letter_id), parcel.digest, number, parcel.message]

@@ -2,19 +2,16 @@
 
 from __future__ import annotations
 
-import hashlib
 import uuid
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from enum import IntEnum
-from functools import cache
-from importlib.resources import files
 from typing import Any
 
 from celeray.scheduler.keys import Keys
 from celeray.scheduler.limits.gates import Gate
 from celeray.scheduler.transport.lease import Lease
-from celeray.scheduler.transport.scripts import Argument, Script
+from celeray.scheduler.transport.scripts import Argument, Script, script
 
 CALL_S = 10.0
 """So long a message that was put back has its room kept. After that it still has its rank, when it is taken."""
@@ -65,21 +62,9 @@ class Room:
     """Under which it passed. Empty: it was called and will not come."""
 
 
-class LimitScript(Script):
-    """A script of this package, after what it shares with the leased transport."""
-
-    def __init__(self, name: str) -> None:
-        transport, own = files("celeray.scheduler.transport") / "lua", files(__package__) / "lua"
-        parts = (transport / "lease.lua", own / "gates.lua", own / f"{name}.lua")
-        self.name = name
-        self.source = "\n".join(part.read_text("utf-8") for part in parts).encode()
-        self.digest = hashlib.sha1(self.source, usedforsecurity=False).hexdigest()
-
-
-@cache
-def limit_script(name: str) -> LimitScript:
+def limit_script(name: str) -> Script:
     """The script of `lua/NAME.lua` here."""
-    return LimitScript(name)
+    return script(name, "celeray.scheduler.limits", ("gates",))
 
 
 class LimitStore:

@@ -17,6 +17,8 @@ from celeray.scheduler.submission.packing import Packed
 from celeray.scheduler.submission.terms import Terms
 from celeray.scheduler.transport.scripts import Argument, Script, refused_as_replica, script
 
+PACKAGE = "celeray.scheduler.submission"
+
 
 @dataclass(frozen=True, slots=True)
 class Submission:
@@ -52,7 +54,7 @@ def write(channel: Any, items: Sequence[Item], submission: Submission, settings:
     lists, args = _arguments(items, keys, submission, settings)
     replicas = max(item.terms.replicas for item in items)
     with _connection(channel.pool) as connection:
-        reply = _evaluate(connection, script("submit"), lists, args)
+        reply = _evaluate(connection, script("submit", PACKAGE), lists, args)
         if refused := int(reply[0]):
             terms = items[refused - 1].terms
             raise DuplicateTaskError(terms.task, terms.task_id, reply[1].decode(), linked=True)
@@ -66,7 +68,7 @@ def write(channel: Any, items: Sequence[Item], submission: Submission, settings:
 
 def release(client: Any, keys: Keys, holds: Sequence[str]) -> int:
     """Let go of dedup keys. Doing it twice changes nothing. Raises `redis.RedisError`."""
-    return int(script("release")(client, [keys.dedup()], list(holds)))
+    return int(script("release", PACKAGE)(client, [keys.dedup()], list(holds)))
 
 
 def _arguments(

@@ -11,8 +11,7 @@ from typing import Any
 import redis
 
 Argument = str | bytes | int | float
-SUBMISSION = ("submit", "release")
-"""Scripts of celeray/scheduler/submission; the others are of the transport."""
+TRANSPORT = "celeray.scheduler.transport"
 
 
 def refused_as_replica(error: Exception) -> bool:
@@ -23,9 +22,7 @@ def refused_as_replica(error: Exception) -> bool:
 class Script:
     """One script: for a client that waits for the reply, and for a connection that reads it later."""
 
-    def __init__(self, name: str) -> None:
-        texts = [part.read_text("utf-8") for part in _parts(name)]
-        self.name = name
+    def __init__(self, *texts: str) -> None:
         self.source = "\n".join(texts).encode()
         self.digest = hashlib.sha1(self.source, usedforsecurity=False).hexdigest()
 
@@ -49,14 +46,9 @@ class Script:
         return (name, script, len(keys), *keys, *args)
 
 
-def _parts(name: str) -> list[Any]:
-    """A script with what stands before it."""
-    transport = files("celeray.scheduler.transport") / "lua"
-    own = files("celeray.scheduler.submission") / "lua" if name in SUBMISSION else transport
-    return [transport / "lease.lua", own / f"{name}.lua"]
-
-
 @cache
-def script(name: str) -> Script:
-    """The script of `lua/NAME.lua`."""
-    return Script(name)
+def script(name: str, package: str = TRANSPORT, shared: tuple[str, ...] = ()) -> Script:
+    """The script of a package's `lua/NAME.lua`, after the transport's lease.lua and the package's own shared parts."""
+    own = files(package) / "lua"
+    parts = [files(TRANSPORT) / "lua" / "lease.lua", *(own / f"{part}.lua" for part in (*shared, name))]
+    return Script(*(part.read_text("utf-8") for part in parts))
