@@ -38,7 +38,8 @@ while True:
 """
 
 
-def kill_one(url: str, name: str, delay_s: float) -> None:
+def kill_one(url: str, name: str, delay_s: float, *, batches: int = 1) -> None:
+    """Kill a producer so long after it has submitted so many batches."""
     process = subprocess.Popen(
         [sys.executable, "-c", PRODUCER, url, name],
         cwd=ROOT,
@@ -46,7 +47,8 @@ def kill_one(url: str, name: str, delay_s: float) -> None:
         env={**os.environ, "PYTHONPATH": str(ROOT)},
     )
     assert process.stdout is not None
-    assert process.stdout.readline(), "the producer did not start"
+    for number in range(batches):
+        assert process.stdout.readline(), f"the producer ended after {number} batches"
     time.sleep(delay_s)
     process.send_signal(signal.SIGKILL)
     process.wait()
@@ -66,7 +68,7 @@ def check(look: Look) -> int:
 
 
 def test_all_or_nothing(redis_url: str, look: Look) -> None:
-    kill_one(redis_url, "only", random.Random(3).uniform(0.1, 0.3))
+    kill_one(redis_url, "only", random.Random(3).uniform(0.1, 0.3), batches=2)
     assert check(look) > 1
 
 
