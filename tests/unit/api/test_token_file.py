@@ -6,6 +6,7 @@ import json
 import multiprocessing
 import os
 import stat
+from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -124,6 +125,7 @@ def test_what_celeray_token_did_not_write_is_refused(tmp_path: Path, content: st
 
 def test_writers_at_once_lose_nothing(tmp_path: Path) -> None:
     path = tmp_path / "tokens.json"
-    with multiprocessing.get_context("spawn").Pool(4) as pool:
-        ids = pool.map(add_one, [path] * 20)
+    # Not multiprocessing's own pool, which ends its processes by a signal.
+    with ProcessPoolExecutor(4, mp_context=multiprocessing.get_context("spawn")) as pool:
+        ids = list(pool.map(add_one, [path] * 20))
     assert {token.id for token in TokenFile(path).tokens()} == set(ids)
