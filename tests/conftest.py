@@ -11,6 +11,18 @@ import redis
 from celeray.scheduler.embedded_redis import EmbeddedRedis
 from celeray.scheduler.errors import ConfigurationError
 
+COVERAGE_VARIABLE = "COVERAGE_PROCESS_CONFIG"
+"""By it coverage measures the processes that a measured one starts, which costs them as much CPU time as their work."""
+
+
+@pytest.fixture(autouse=True, scope="module")
+def _processes_to_measure(request: pytest.FixtureRequest) -> Iterator[None]:
+    """The processes of a module with the mark `unmeasured`, and those of the fault tests, run as a user's do."""
+    with pytest.MonkeyPatch.context() as patch:
+        if request.node.get_closest_marker("unmeasured") or request.path.parent.name == "faults":
+            patch.delenv(COVERAGE_VARIABLE, raising=False)
+        yield
+
 
 @pytest.fixture(scope="session")
 def redis_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[EmbeddedRedis]:

@@ -15,6 +15,7 @@ from tests.conformance.verdict import documented_exceptions
 
 SUBSET = REPOSITORY / "tests" / "conformance" / "subset.txt"
 DEADLINE_S = 540
+pytestmark = pytest.mark.unmeasured
 
 
 @pytest.mark.integration

@@ -9,7 +9,7 @@ from pathlib import Path
 import psutil
 import pytest
 
-pytestmark = [pytest.mark.integration, pytest.mark.timeout(400)]
+pytestmark = [pytest.mark.integration, pytest.mark.unmeasured, pytest.mark.timeout(400)]
 
 ROOT = Path(__file__).parents[2]
 TASKS = {

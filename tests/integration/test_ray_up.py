@@ -28,7 +28,7 @@ import pytest
 import yaml
 from celery import Celery
 
-pytestmark = [pytest.mark.integration, pytest.mark.timeout(400)]
+pytestmark = [pytest.mark.integration, pytest.mark.unmeasured, pytest.mark.timeout(400)]
 
 ROOT = Path(__file__).parents[2]
 SHIMS = Path(__file__).parent / "shims"

@@ -19,7 +19,7 @@ from tests.integration.conftest import RayTestCluster
 
 from .live import LiveBridge, application, until
 
-pytestmark = [pytest.mark.integration, pytest.mark.timeout(420)]
+pytestmark = [pytest.mark.integration, pytest.mark.unmeasured, pytest.mark.timeout(420)]
 
 GIB = 1024
 FOREIGN_PID = 1

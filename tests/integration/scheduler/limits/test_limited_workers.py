@@ -16,6 +16,7 @@ from celeray.scheduler.limits.overview import LimitStatus, read_limits
 from celeray.scheduler.limits.store import CALL_S
 from tests.integration.scheduler.transport.conftest import Broker
 
+pytestmark = pytest.mark.unmeasured
 TIMEOUT_S = 60
 LEASE_S = 1.5
 SLACK_S = 0.25
