@@ -9,6 +9,7 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from celeray.scheduler.errors import OutOfGpuMemoryError as OutOfGpuMemoryError
     from celeray.scheduler.fencing import current_fence as current_fence
     from celeray.scheduler.installation import install as install
     from celeray.scheduler.require import require as require
@@ -17,10 +18,19 @@ if TYPE_CHECKING:
 
     __version__: str
 
-__all__ = ["Settings", "__version__", "current_fence", "install", "require", "submit_batch"]
+__all__ = [
+    "OutOfGpuMemoryError",
+    "Settings",
+    "__version__",
+    "current_fence",
+    "install",
+    "require",
+    "submit_batch",
+]
 
 _HOMES = {
     "current_fence": "celeray.scheduler.fencing",
+    "OutOfGpuMemoryError": "celeray.scheduler.errors",
     "install": "celeray.scheduler.installation",
     "require": "celeray.scheduler.require",
     "Settings": "celeray.scheduler.settings",

@@ -73,6 +73,7 @@ class ClusterContract:
         live.cluster.stop_executor(spec.executor_id, force=True)
         live.cluster.signal_executor(spec.executor_id, 10)
         live.cluster.read_node("no such node")
+        live.cluster.forgive("no such node", "GPU-unknown", 1.0)
         live.start(live.spec(node, *devices))
         assert self._kinds(live, spec.executor_id) == []
 

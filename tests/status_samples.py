@@ -102,6 +102,7 @@ def counters(succeeded: int = 2) -> Counters:
                 queue="gpu.generation", name="film.generate_image", outcome="succeeded", count=succeeded
             ),
         ),
+        out_of_memory=(TaskCount(queue="gpu.generation", name="film.generate_image", count=succeeded),),
         placement=(
             TaskHistogram(
                 queue="gpu.generation",

@@ -10,14 +10,15 @@ from typing import Any
 from billiard.einfo import ExceptionInfo
 
 from celeray.actors.journal import Journal
-from celeray.actors.tracing import Left, pickle_outcome
-from celeray.scheduler.cluster import RunEnded, RunReturned, RunSpec
+from celeray.actors.tracing import Left, RanOut, pickle_outcome
+from celeray.scheduler.cluster import RunEnded, RunOutOfMemory, RunReturned, RunSpec
 from celeray.scheduler.result_batch import BatchingMixin
 
 OVERTIME_S = 0.1
 """A batch that has taken so long gives back what it has not begun. Five times what it was predicted to take."""
 
-RunOne = Callable[[RunSpec], bytes | Left]
+RunOne = Callable[[RunSpec], bytes | Left | RanOut]
+End = RunEnded | RunReturned | RunOutOfMemory
 
 
 class Batch:
@@ -34,23 +35,28 @@ class Batch:
         self._unsaid: list[RunEnded] = []
         """Ended, and not in the journal yet."""
 
-    def run(self, runs: Sequence[RunSpec], run_one: RunOne) -> list[RunEnded | RunReturned] | Left:
-        """Run them in order. The first task that ends its process ends the batch, too."""
+    def run(self, runs: Sequence[RunSpec], run_one: RunOne) -> list[End] | Left:
+        """Run them in order. The first task that ends its process, or runs out of GPU memory, ends the batch, too."""
         self._journal.begin_batch()
         task_ids = {run.run_id: run.task_id for run in runs}
-        ends: list[RunEnded | RunReturned] = []
+        ends: list[End] = []
         left: Left | None = None
         give_up_at = time.monotonic() + OVERTIME_S
         with self._holding() as held:
             for position, run in enumerate(runs):
                 begin = time.monotonic()
                 if position and begin > give_up_at:
-                    ends += [RunReturned(self._executor_id, rest.run_id) for rest in runs[position:]]
+                    ends += self._returned(runs[position:])
                     break
                 self._journal.begun(run.run_id)
                 outcome = run_one(run)
                 if isinstance(outcome, Left):
                     left = outcome
+                    break
+                if isinstance(outcome, RanOut):
+                    self._journal.returned()
+                    ends.append(RunOutOfMemory(self._executor_id, run.run_id, outcome.detail))
+                    ends += self._returned(runs[position + 1 :])
                     break
                 end = RunEnded(self._executor_id, run.run_id, outcome, None, time.monotonic() - begin)
                 ends.append(end)
@@ -62,6 +68,9 @@ class Batch:
         if held is None or not held.failed:
             return ends
         return [_failed(end, held.failed.get(task_ids[end.run_id])) for end in ends]
+
+    def _returned(self, runs: Sequence[RunSpec]) -> list[RunReturned]:
+        return [RunReturned(self._executor_id, run.run_id) for run in runs]
 
     def _holding(self) -> AbstractContextManager[Any]:
         if isinstance(self._backend, BatchingMixin):
@@ -82,9 +91,9 @@ class Batch:
         self._journal.ended(said)
 
 
-def _failed(end: RunEnded | RunReturned, error: Exception | None) -> RunEnded | RunReturned:
+def _failed(end: End, error: Exception | None) -> End:
     """The end of a task whose result could not be stored, as of any task that failed."""
-    if error is None or isinstance(end, RunReturned):
+    if error is None or not isinstance(end, RunEnded):
         return end
     try:
         raise error

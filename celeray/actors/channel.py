@@ -26,6 +26,7 @@ class DriverConfig:
     """None: start a local Ray."""
     simulate_gpus: str | None
     reading_interval_s: float
+    canary_interval_s: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,6 +59,15 @@ class ReadNode:
 
 
 @dataclass(frozen=True, slots=True)
+class Forgive:
+    """No XID of the device that came up to a time keeps it out."""
+
+    node_id: str
+    uuid: str
+    up_to: float
+
+
+@dataclass(frozen=True, slots=True)
 class KeepAlive:
     """The bridge has renewed its leases: its executors may go on."""
 
@@ -73,7 +83,7 @@ class Stop:
     timeout_s: float
 
 
-Command = StartExecutor | Run | StopExecutor | SignalExecutor | ReadNode | KeepAlive | Stop
+Command = StartExecutor | Run | StopExecutor | SignalExecutor | ReadNode | Forgive | KeepAlive | Stop
 
 
 def encode(values: Sequence[Any]) -> bytes:

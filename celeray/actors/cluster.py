@@ -16,6 +16,7 @@ from threading import Event, Lock, Thread
 from celeray.actors.channel import (
     Command,
     DriverConfig,
+    Forgive,
     KeepAlive,
     ReadNode,
     Run,
@@ -53,8 +54,8 @@ class RayCluster:
         """Prepare; nothing runs before `start`.
 
         Args:
-            settings: `ray_address` (else RAY_ADDRESS, else a local Ray of its own), `simulate_gpus` and
-                `reading_interval_s` count here.
+            settings: `ray_address` (else RAY_ADDRESS, else a local Ray of its own), `simulate_gpus`,
+                `reading_interval_s` and `canary_interval_s` count here.
             bridge_id: names this bridge in Ray's own lists.
             log_file: where the child's output goes, appended. None: the bridge's own output.
         """
@@ -63,6 +64,7 @@ class RayCluster:
             ray_address=settings.ray_address or os.environ.get("RAY_ADDRESS") or None,
             simulate_gpus=settings.simulate_gpus,
             reading_interval_s=settings.reading_interval_s,
+            canary_interval_s=settings.canary_interval_s,
         )
         self._log_file = redirect_target(log_file)
         self._stopping = Event()
@@ -106,6 +108,9 @@ class RayCluster:
 
     def signal_executor(self, executor_id: str, signum: int) -> None:
         self._put(SignalExecutor(executor_id, signum))
+
+    def forgive(self, node_id: str, uuid: str, up_to: float) -> None:
+        self._put(Forgive(node_id, uuid, up_to))
 
     def read_node(self, node_id: str) -> None:
         self._put(ReadNode(node_id))

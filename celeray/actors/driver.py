@@ -20,6 +20,7 @@ from celeray.actors import channel, ray_session
 from celeray.actors.channel import (
     Command,
     DriverConfig,
+    Forgive,
     KeepAlive,
     ReadNode,
     Run,
@@ -58,7 +59,12 @@ class Driver:
         self._connection = connection
         self._port = port
         self._stopping = Event()
-        self._nodes: Nodes = Nodes(port, config.simulate_gpus, config.reading_interval_s)
+        self._nodes: Nodes = Nodes(
+            port,
+            config.simulate_gpus,
+            reading_interval_s=config.reading_interval_s,
+            canary_interval_s=config.canary_interval_s,
+        )
         self._executors: Executors = Executors(port, self._nodes)
         self._heartbeat = Heartbeat(config.bridge_id)
 
@@ -86,26 +92,31 @@ class Driver:
 
     def _obey(self, command: Command) -> None:
         try:
-            match command:
-                case Run(executor_id, runs):
-                    self._executors.run(executor_id, runs)
-                case StartExecutor(spec):
-                    self._executors.start(spec)
-                case StopExecutor(executor_id, force):
-                    self._executors.stop(executor_id, force=force)
-                case SignalExecutor(executor_id, signum):
-                    self._executors.signal(executor_id, signum)
-                case ReadNode(node_id):
-                    self._nodes.read_now(node_id)
-                case KeepAlive(sent_at, lease_s):
-                    self._heartbeat.renewed(Renewal(sent_at, lease_s))
-                    self._beat()
+            self._carry_out(command)
         except Exception as error:
             logger.exception("command failed: %r", command)
             if is_connection_error(error):
                 self._port.give_up(describe(error))
             if (to_blame := _executor_of(command)) is not None:
                 self._executors.fail(to_blame, error)
+
+    def _carry_out(self, command: Command) -> None:
+        match command:
+            case Run(executor_id, runs):
+                self._executors.run(executor_id, runs)
+            case StartExecutor(spec):
+                self._executors.start(spec)
+            case StopExecutor(executor_id, force):
+                self._executors.stop(executor_id, force=force)
+            case SignalExecutor(executor_id, signum):
+                self._executors.signal(executor_id, signum)
+            case ReadNode(node_id):
+                self._nodes.read_now(node_id)
+            case Forgive(node_id, uuid, up_to):
+                self._nodes.forgive(node_id, uuid, up_to)
+            case KeepAlive(sent_at, lease_s):
+                self._heartbeat.renewed(Renewal(sent_at, lease_s))
+                self._beat()
 
     def _look_after(self) -> None:
         from celeray.actors.nodes import TICK_S

@@ -10,25 +10,21 @@ import os
 import signal
 import socket
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib.metadata import version
 from threading import Lock
 from typing import Any
 
 import psutil
 
+from celeray.actors.canaries import Canaries
 from celeray.actors.journal import sweep_journals, take_journal
 from celeray.actors.nvml import NvmlReader
-from celeray.actors.processes import ProcessId, find, is_alive
+from celeray.actors.processes import ProcessId, ancestors, find, is_alive, pids_visible
 from celeray.actors.simulated import SPEC_VARIABLE, SimulatedDevices
 from celeray.actors.supervision import Supervisor
 from celeray.actors.xids import XidWatch
 from celeray.scheduler.model import MIB, DeviceReading
-
-INITIAL_PID_NAMESPACE = "pid:[4026531836]"
-"""Fixed by the kernel (PROC_PID_INIT_INO)."""
-PIDS_VISIBLE_VARIABLE = "CELERAY_PIDS_VISIBLE"
-"""1 or 0 in the raylet's environment overrides the check of the pid namespace."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,27 +65,43 @@ class NodeAgent:
         self._simulated = SimulatedDevices(spec, node_id) if spec else None
         self._nvml = None if spec else NvmlReader()
         self._xids = XidWatch()
+        self._canaries = Canaries(self._xids)
         if watch and self._nvml is not None:
             self._xids.start()
+            self._canaries.start()
         self._lock = Lock()
         self._supervisor = Supervisor(lambda process: self.signal(process, signal.SIGKILL))
 
-    def read(self) -> AgentReading:
-        """Read everything once. Devices are empty where NVML does not answer."""
+    def read(self, canary_interval_s: float = 0.0) -> AgentReading:
+        """Read everything once. Devices are empty where NVML does not answer.
+
+        Args:
+            canary_interval_s: between two canaries on a device from now on; 0: none. What was asked last counts.
+        """
         source = self._simulated or self._nvml
         assert source is not None
+        self._canaries.set_interval(canary_interval_s)
         # NVML's reader keeps state between reads, and reads ask the driver: one at a time.
         with self._lock:
-            devices = self._xids.mark(source.read())
+            devices = self._canaries.remedies(self._xids.mark(source.read()))
+        visible = self._simulated is not None or pids_visible()
+        if self._simulated is None and visible:
+            devices = tuple(map(_with_parents, devices))
         return AgentReading(
             hostname=socket.gethostname(),
             cpus=os.cpu_count() or 1,
             memory_mib=int(psutil.virtual_memory().total // MIB),
             devices=devices,
             driver_version=source.driver_version,
-            pids_visible=self._simulated is not None or _pids_visible(),
+            pids_visible=visible,
             holds_folder=None if self._simulated is None else str(self._simulated.folder),
         )
+
+    def forgive(self, uuid: str, up_to: float) -> bool:
+        """An operator has looked at a device: no XID that came up to a time keeps it out; whether any did."""
+        card = self._xids.card_of(uuid)
+        self._canaries.forgiven(card)
+        return self._xids.forgive(card, up_to)
 
     def is_alive(self, process: ProcessId) -> bool:
         """Whether a process of this node still runs."""
@@ -129,14 +141,12 @@ class NodeAgent:
         return self._supervisor.was_ended(process)
 
 
-def _pids_visible() -> bool:
-    """Whether the pids that NVML lists are pids as this process sees them: NVML lists those of the host."""
-    if (forced := os.environ.get(PIDS_VISIBLE_VARIABLE)) is not None:
-        return forced == "1"
-    try:
-        return os.readlink("/proc/self/ns/pid") == INITIAL_PID_NAMESPACE
-    except OSError:
-        return False
+def _with_parents(device: DeviceReading) -> DeviceReading:
+    """With who started each process, so that an executor's children are known for its own."""
+    if not device.processes:
+        return device
+    known = tuple(replace(process, parents=ancestors(process.pid)) for process in device.processes)
+    return replace(device, processes=known)
 
 
 def agent_options(node_id: str) -> dict[str, Any]:

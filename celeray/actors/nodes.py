@@ -67,8 +67,16 @@ class Node:
 class Nodes:
     """One thread calls `tick`; the others only look things up, in dictionaries that are replaced as a whole."""
 
-    def __init__(self, port: EventPort, simulate_gpus: str | None, reading_interval_s: float) -> None:
+    def __init__(
+        self,
+        port: EventPort,
+        simulate_gpus: str | None,
+        *,
+        reading_interval_s: float,
+        canary_interval_s: float = 0.0,
+    ) -> None:
         self._port = port
+        self._canary_interval_s = canary_interval_s
         self._simulate_gpus = simulate_gpus
         self._interval_s = reading_interval_s
         self._nodes: dict[str, Node] = {}
@@ -94,6 +102,13 @@ class Nodes:
         """Ask for a reading besides the periodic ones."""
         node = self._nodes.get(node_id)
         if node is not None and node.agent is not None:
+            self._read(node, time.monotonic())
+
+    def forgive(self, node_id: str, uuid: str, up_to: float) -> None:
+        """Tell the node's agent, and read the node after it. Of a node without an agent nothing is known anyway."""
+        node = self._nodes.get(node_id)
+        if node is not None and node.agent is not None:
+            node.agent.forgive.remote(uuid, up_to)
             self._read(node, time.monotonic())
 
     def is_alive(self, node_id: str, *, ask: bool = False) -> bool:
@@ -168,7 +183,9 @@ class Nodes:
 
     def _read(self, node: Node, now: float) -> None:
         node.asked_at, node.read_at = now, now
-        node.agent.read.remote().future().add_done_callback(partial(self._on_read, node, now))
+        node.agent.read.remote(self._canary_interval_s).future().add_done_callback(
+            partial(self._on_read, node, now)
+        )
 
     def _on_read(self, node: Node, requested_at: float, future: Future[AgentReading]) -> None:
         if node.asked_at == requested_at:

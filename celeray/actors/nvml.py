@@ -29,7 +29,9 @@ logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
-class _Memory:
+class DeviceMemory:
+    """Of one device. None: it can't be read."""
+
     total_mib: int | None = None
     used_mib: int | None = None
     unified: bool = False
@@ -106,7 +108,7 @@ class NvmlReader:
         except DeviceLostError as error:
             # A device that was lost before its first read has no name to report it by.
             if (known := self._uuids.get(index)) is not None:
-                yield _bare(known, index, str(error))
+                yield replace(_bare(known, index, str(error)), lost=True)
 
 
 def _read_slices(parent: Any, index: int) -> Iterator[DeviceReading]:
@@ -120,7 +122,7 @@ def _read_slices(parent: Any, index: int) -> Iterator[DeviceReading]:
 
 
 def _read_device(handle: Any, uuid: str, index: int, card: Any = None) -> DeviceReading:
-    memory = _memory(handle)
+    memory = memory_of(handle)
     health, reason = read_health(handle if card is None else card)
     rates = query(pynvml.nvmlDeviceGetUtilizationRates, handle)
     return DeviceReading(
@@ -129,7 +131,7 @@ def _read_device(handle: Any, uuid: str, index: int, card: Any = None) -> Device
         name=query(pynvml.nvmlDeviceGetName, handle),
         total_mib=memory.total_mib,
         used_mib=memory.used_mib,
-        processes=_processes(handle),
+        processes=processes_on(handle),
         health=health,
         health_reason=reason,
         utilization_pct=None if rates is None else int(rates.gpu),
@@ -159,7 +161,8 @@ def _mig_mode(handle: Any) -> bool:
     return modes is not None and modes[0] == pynvml.NVML_DEVICE_MIG_ENABLE
 
 
-def _memory(handle: Any) -> _Memory:
+def memory_of(handle: Any) -> DeviceMemory:
+    """A device's memory, the driver's own reserve left out; what can't be read is None."""
     info, code = query_or(pynvml.nvmlDeviceGetMemoryInfo, handle, pynvml.nvmlMemory_v2)
     if code in (pynvml.NVML_ERROR_FUNCTION_NOT_FOUND, pynvml.NVML_ERROR_ARGUMENT_VERSION_MISMATCH):
         # Counts the driver's own reserve as used; v2 does not.
@@ -167,15 +170,15 @@ def _memory(handle: Any) -> _Memory:
     if code == pynvml.NVML_ERROR_NOT_SUPPORTED or (info is not None and info.total == 0):
         # Only for the exact answer of chips that share the host's memory: any other is unknown.
         host = psutil.virtual_memory()
-        return _Memory(int(host.total // MIB), int((host.total - host.available) // MIB), unified=True)
+        return DeviceMemory(int(host.total // MIB), int((host.total - host.available) // MIB), unified=True)
     if info is None:
-        return _Memory()
+        return DeviceMemory()
     # The reserve is nobody's to use. Rounded so that what is free is never more than is there.
     reserved = getattr(info, "reserved", 0)
-    return _Memory(int((info.total - reserved) // MIB), -int(-info.used // MIB))
+    return DeviceMemory(int((info.total - reserved) // MIB), -int(-info.used // MIB))
 
 
-def _processes(handle: Any) -> tuple[DeviceProcess, ...] | None:
+def processes_on(handle: Any) -> tuple[DeviceProcess, ...] | None:
     """Compute and graphics processes, each pid once; None where neither list can be read."""
     lists = [
         query(pynvml.nvmlDeviceGetComputeRunningProcesses, handle),

@@ -7,6 +7,10 @@ from dataclasses import dataclass
 
 import psutil
 
+INITIAL_PID_NAMESPACE = "pid:[4026531836]"
+"""Fixed by the kernel (PROC_PID_INIT_INO)."""
+PIDS_VISIBLE_VARIABLE = "CELERAY_PIDS_VISIBLE"
+"""1 or 0 in the raylet's environment overrides the check of the pid namespace."""
 CREATED_TOLERANCE_S = 2.0
 """psutil derives the start time from the boot time, which moves by a second when the clock is set."""
 
@@ -28,6 +32,24 @@ def this_process() -> ProcessId:
 def is_alive(process: ProcessId) -> bool:
     """Whether it still runs. A zombie is dead: it holds no memory."""
     return find(process) is not None
+
+
+def pids_visible() -> bool:
+    """Whether the pids that NVML lists are pids as this process sees them: NVML lists those of the host."""
+    if (forced := os.environ.get(PIDS_VISIBLE_VARIABLE)) is not None:
+        return forced == "1"
+    try:
+        return os.readlink("/proc/self/ns/pid") == INITIAL_PID_NAMESPACE
+    except OSError:
+        return False
+
+
+def ancestors(pid: int) -> tuple[int, ...]:
+    """Pids of its ancestors, the nearest first, as far as they can be seen. Empty: it is gone."""
+    try:
+        return tuple(parent.pid for parent in psutil.Process(pid).parents())
+    except psutil.Error:
+        return ()
 
 
 def find(process: ProcessId) -> psutil.Process | None:

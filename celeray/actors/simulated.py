@@ -3,7 +3,8 @@
 A device is a line of arithmetic: `used` is the sum of what live processes say that they hold. A process says so
 with one small file a device in the node's folder, which the node agent drops once the process is dead. An
 executor holds its reservation from its first task on, as a model that was loaded would; a task may change that
-with `hold`.
+with `hold`, which runs out of memory as a real allocation does: beyond what the executor reserved, where frameworks
+are kept within it, and beyond what is left on the device.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from celeray.actors.processes import ProcessId, is_alive, this_process
-from celeray.scheduler.errors import ConfigurationError
+from celeray.scheduler.errors import ConfigurationError, OutOfGpuMemoryError
 from celeray.scheduler.model import DeviceProcess, DeviceReading, Health
 
 SPEC_VARIABLE = "CELERAY_SIMULATE_GPUS"
@@ -26,6 +27,15 @@ HOLDS_VARIABLE = "CELERAY_SIMULATED_HOLDS"
 """Folder of the node's holds, in the environment of an executor on simulated devices."""
 DEVICES_VARIABLE = "CELERAY_SIMULATED_DEVICES"
 """UUIDs of the executor's devices, comma-separated."""
+MOST_VARIABLE = "CELERAY_SIMULATED_MOST_MIB"
+"""Most MiB that a process may hold on each of its devices. Not set: what is left there."""
+TOTALS = "totals"
+"""File in the folder of holds: a line of UUID and MiB for each device."""
+
+said: dict[str, int] = {}
+"""MiB that this process holds by its own word, `hold`, by device. What it only reserved is not in it."""
+said_most: dict[str, int] = {}
+"""The most of that since `begin_said`."""
 
 PRIVATE_MODE = 0o700
 OTHERS_WRITE = 0o022
@@ -118,6 +128,8 @@ class SimulatedDevices:
             SimulatedDevice(f"GPU-sim-{node_id[:8]}-{index}", index, name, total)
             for index, (name, total) in enumerate(parse_spec(spec))
         )
+        lines = [f"{device.uuid} {device.total_mib}\n" for device in self.devices]
+        _write_whole(self.folder / TOTALS, "".join(lines))
 
     driver_version = "simulated"
 
@@ -138,28 +150,84 @@ def hold(mib: int, device_uuids: Sequence[str] | None = None) -> None:
 
     Raises:
         ValueError: `mib` is negative.
+        OutOfGpuMemoryError: it is more than the executor reserved, where that is its bound, or than a device has
+            left. The process holds what it held before.
     """
     if mib < 0:
         raise ValueError(f"hold({mib!r}): at least 0 MiB")
     folder = os.environ.get(HOLDS_VARIABLE)
     if not folder:
         return
+    uuids = device_uuids or os.environ[DEVICES_VARIABLE].split(",")
+    _check_room(Path(folder), mib, uuids)
+    _hold(Path(folder), mib, uuids)
+    for uuid in uuids:
+        said[uuid] = mib
+        said_most[uuid] = max(mib, said_most.get(uuid, 0))
+
+
+def begin_said() -> None:
+    """From now on `said_most` counts anew, from what is held now."""
+    said_most.clear()
+    said_most.update(said)
+
+
+def hold_reserved(mib: int) -> None:
+    """As `hold` on all devices, of what was reserved: there is room for it, whatever others hold in excess."""
+    if folder := os.environ.get(HOLDS_VARIABLE):
+        _hold(Path(folder), mib, os.environ[DEVICES_VARIABLE].split(","))
+
+
+def _hold(folder: Path, mib: int, device_uuids: Sequence[str]) -> None:
     owner = this_process()
-    for uuid in device_uuids or os.environ[DEVICES_VARIABLE].split(","):
-        path = Path(folder) / f"{owner.pid}@{uuid}"
+    for uuid in device_uuids:
+        path = folder / f"{owner.pid}@{uuid}"
         if mib == 0:
             path.unlink(missing_ok=True)
-            continue
-        # Written aside and renamed: the agent never reads half a file.
-        aside = Path(folder) / f".{owner.pid}@{uuid}"
-        aside.write_text(f"{owner.created} {mib}")
-        aside.rename(path)
+        else:
+            _write_whole(path, f"{owner.created} {mib}")
 
 
-def register(folder: str, device_uuids: Sequence[str]) -> None:
-    """Make `hold` work in this process and its children."""
+def _write_whole(path: Path, text: str) -> None:
+    # Written aside and renamed: nobody ever reads half a file.
+    aside = path.with_name(f".{path.name}")
+    aside.write_text(text)
+    aside.rename(path)
+
+
+def _check_room(folder: Path, mib: int, device_uuids: Sequence[str]) -> None:
+    most = os.environ.get(MOST_VARIABLE)
+    if most and mib > int(most):
+        raise OutOfGpuMemoryError(f"{mib} MiB wanted on each simulated device, {most} MiB reserved")
+    totals = {uuid: int(total) for uuid, total in map(str.split, (folder / TOTALS).read_text().splitlines())}
+    holds = [hold for hold in _live_holds(folder) if hold[1].pid != os.getpid()]
+    for uuid in totals.keys() & set(device_uuids):
+        left = totals[uuid] - sum(process.used_mib or 0 for device, process in holds if device == uuid)
+        if mib > left:
+            raise OutOfGpuMemoryError(f"{mib} MiB wanted on simulated device {uuid}, {max(0, left)} MiB left")
+
+
+def register(folder: str, device_uuids: Sequence[str], most_mib: int | None = None) -> None:
+    """Make `hold` work in this process and its children.
+
+    Args:
+        most_mib: that a process may hold on each of the devices. None: what is left there.
+    """
     os.environ[HOLDS_VARIABLE] = folder
     os.environ[DEVICES_VARIABLE] = ",".join(device_uuids)
+    if most_mib is None:
+        os.environ.pop(MOST_VARIABLE, None)
+    else:
+        os.environ[MOST_VARIABLE] = str(most_mib)
+
+
+def holds_on(folder: Path, device_uuid: str) -> list[DeviceProcess]:
+    """Processes with a hold on a device; one that died just now may be among them."""
+    found = []
+    for path in folder.glob(f"[0-9]*@{device_uuid}"):
+        with suppress(FileNotFoundError, ValueError):
+            found.append(DeviceProcess(int(path.name.partition("@")[0]), int(path.read_text().split()[1])))
+    return found
 
 
 def _live_holds(folder: Path) -> list[tuple[str, DeviceProcess]]:

@@ -8,6 +8,8 @@ Every end becomes one of two things, so that no exception leaves an executor une
   dies of it; here it fails the task that asked for too much.
 * the wish to leave: SystemExit and KeyboardInterrupt raised by a task. A prefork child exits then and Celery takes
   the task as lost with its worker, so the executor ends likewise and the task is lost with it.
+
+A third one is none of the task's: its GPU memory ran out, and the bridge places it again.
 """
 
 from __future__ import annotations
@@ -27,6 +29,8 @@ from celery.utils.serialization import get_pickleable_etype, get_pickleable_exce
 
 from celeray.actors.channel import PICKLE_PROTOCOL
 from celeray.actors.soft_limit import SoftTimeLimit
+from celeray.scheduler.gpu_memory import PlaceAgainError
+from celeray.scheduler.gpu_memory import may_place_again as running_may_place_again
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,9 +41,21 @@ class Left:
     """As Celery words a lost worker."""
 
 
+@dataclass(frozen=True, slots=True)
+class RanOut:
+    """GPU memory ran out in a run that may be placed again: nothing of it was stored or sent."""
+
+    detail: str
+
+
 def run_task(
-    app: Celery, arguments: tuple[Any, ...], limit: SoftTimeLimit, limit_s: float | None
-) -> bytes | Left:
+    app: Celery,
+    arguments: tuple[Any, ...],
+    limit: SoftTimeLimit,
+    limit_s: float | None,
+    *,
+    may_place_again: bool = False,
+) -> bytes | Left | RanOut:
     """Trace one task in the calling thread, the main one, and return its pickled outcome.
 
     Args:
@@ -47,18 +63,24 @@ def run_task(
         arguments: those of `celery.app.trace.fast_trace_task`.
         limit: raises the soft time limit inside the task.
         limit_s: seconds, None for no limit.
+        may_place_again: out of GPU memory is no end of the task.
     """
     begin = time.monotonic()
+    token = running_may_place_again.set(may_place_again)
     try:
         with limit.armed(app.tasks.get(arguments[0]), limit_s):
             outcome = fast_trace_task(*arguments)
     except (SystemExit, KeyboardInterrupt) as error:
         return Left(_describe_exit(error))
+    except PlaceAgainError as error:
+        return RanOut(str(error))
     except (Reject, Ignore, Retry):
         # Verdicts for Celery's request, not failures.
         outcome = (1, ExceptionInfo(), time.monotonic() - begin)
     except BaseException as error:  # noqa: BLE001 - a task may raise anything, and the executor must live
         outcome = (1, _store_failure(app, arguments, error), time.monotonic() - begin)
+    finally:
+        running_may_place_again.reset(token)
     return pickle_outcome(*outcome)
 
 

@@ -1,8 +1,9 @@
 """XIDs: errors that the driver reports of a device, as events. A device with one that is not the task's own is bad.
 
 NVML tells each event once, to whoever waits for it, so one thread a node waits and keeps what it was told. The errors
-of a task (a bad address, a breakpoint, its end by the driver) say nothing about the device: NVIDIA's device plugin for
-Kubernetes ignores the same ones (k8s-device-plugin, internal/rm/health.go).
+of a task (a bad address, a breakpoint, its end by the driver) say nothing about the device and are only counted. Any
+other marks it, until a canary has passed, an operator has looked at it, or the node agent is started anew;
+`celeray.actors.xid_catalog` says after which ones a canary is allowed.
 """
 
 from __future__ import annotations
@@ -10,31 +11,18 @@ from __future__ import annotations
 import ctypes
 import logging
 import threading
+import time
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
 import pynvml
 
 from celeray.actors.nvml_query import DeviceLostError, DriverLostError, query, query_or
+from celeray.actors.xid_catalog import APPLICATION_XIDS, describe, may_try_canary
 from celeray.scheduler.model import DeviceReading, Health
 
-APPLICATION_XIDS = frozenset({13, 31, 43, 45, 68, 109})
-"""Caused by what a task does; counted, and the device stays healthy."""
-NAMES = {
-    48: "double-bit ECC error",
-    62: "internal micro-controller halt",
-    63: "row remapping or page retirement",
-    64: "row remapping or page retirement failed",
-    74: "NVLink error",
-    79: "the GPU has fallen off the bus",
-    94: "contained memory error",
-    95: "uncontained memory error",
-    119: "the GPU's system processor does not answer",
-    120: "error of the GPU's system processor",
-}
-"""Of the common ones, for the reason that is shown; https://docs.nvidia.com/deploy/xid-errors has all."""
 WAIT_MS = 1000
 """Of one wait, so that the end of the thread is not waited for long."""
 RETRY_S = 5.0
@@ -53,13 +41,34 @@ class _Heard:
     """By the address of the handle: a device that has fallen off the bus does not tell its UUID any more."""
 
 
+@dataclass(frozen=True, slots=True)
+class Mark:
+    """What keeps a device out."""
+
+    xids: tuple[int, ...]
+    """In the order in which they came first."""
+    at: float
+    """Of the newest one, in epoch seconds."""
+
+    @property
+    def by_canary(self) -> bool:
+        """Whether a canary may take the device back."""
+        return may_try_canary(self.xids)
+
+
 class XidWatch:
     """Waits in a thread of its own from `start` on. The counts are since then."""
 
-    def __init__(self) -> None:
+    def __init__(self, now: Callable[[], float] = time.time) -> None:
+        """
+        Args:
+            now: epoch seconds.
+        """
+        self._now = now
         self._lock = threading.Lock()
         self._counts: dict[str, Counter[int]] = {}
-        self._critical: dict[str, int] = {}
+        self._marks: dict[str, Mark] = {}
+        self._cards: dict[str, str] = {}
         self._heard: _Heard | None = None
         self._stopping = threading.Event()
         self._thread: threading.Thread | None = None
@@ -82,11 +91,42 @@ class XidWatch:
     def _mark(self, device: DeviceReading) -> DeviceReading:
         uuid = device.card_uuid or device.uuid
         with self._lock:
+            self._cards[device.uuid] = uuid
             counts = tuple(sorted(self._counts.get(uuid, Counter()).items()))
-            critical = self._critical.get(uuid)
-        if critical is None or device.health is Health.UNHEALTHY:
+            mark = self._marks.get(uuid)
+        if mark is None:
             return replace(device, xids=counts)
-        return replace(device, xids=counts, health=Health.UNHEALTHY, health_reason=describe(critical))
+        marked = replace(device, xids=counts, marked_at=mark.at)
+        if device.health is Health.UNHEALTHY:
+            return marked
+        return replace(marked, health=Health.UNHEALTHY, health_reason=describe(mark.xids[0]))
+
+    def card_of(self, uuid: str) -> str:
+        """The card of a slice, as far as a reading has shown it; a card is its own."""
+        with self._lock:
+            return self._cards.get(uuid, uuid)
+
+    def marks(self) -> dict[str, Mark]:
+        """What keeps devices out, by UUID of the card."""
+        with self._lock:
+            return dict(self._marks)
+
+    def forgive(self, uuid: str, up_to: float) -> bool:
+        """Let the XIDs that came up to a time keep the device out no longer; whether any did.
+
+        Where a later one came, all of them stay: it may be the same fault.
+
+        Args:
+            uuid: of the card.
+            up_to: epoch seconds.
+        """
+        with self._lock:
+            mark = self._marks.get(uuid)
+            if mark is None or mark.at > up_to:
+                return False
+            del self._marks[uuid]
+        logger.warning("device %s is taken back: %s is forgiven", uuid, describe(mark.xids[0]))
+        return True
 
     def note(self, uuid: str, xid: int) -> None:
         """One event was told."""
@@ -95,7 +135,8 @@ class XidWatch:
             if xid in APPLICATION_XIDS:
                 logger.warning("%s on device %s, which is an error of its task", describe(xid), uuid)
                 return
-            self._critical.setdefault(uuid, xid)
+            known = self._marks[uuid].xids if uuid in self._marks else ()
+            self._marks[uuid] = Mark(known if xid in known else (*known, xid), self._now())
         logger.error("%s on device %s: nothing new runs there", describe(xid), uuid)
 
     def wait_once(self, timeout_ms: int = WAIT_MS) -> bool:
@@ -129,11 +170,6 @@ class XidWatch:
             except Exception:
                 logger.exception("waiting for XIDs failed")
                 self._stopping.wait(RETRY_S)
-
-
-def describe(xid: int) -> str:
-    """An XID in words, as far as it is a common one."""
-    return f"XID {xid}" + (f": {NAMES[xid]}" if xid in NAMES else "")
 
 
 def _register_all() -> _Heard:

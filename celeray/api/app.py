@@ -11,10 +11,11 @@ from celeray.api.access import Access
 from celeray.api.bodies import Bodies
 from celeray.api.guard import Guard
 from celeray.api.results import ResultReader
-from celeray.api.routes import cluster, dead_letters, limits, operations, pausing, tasks
+from celeray.api.routes import cluster, dead_letters, draining, learned, limits, operations, pausing, tasks
 from celeray.api.snapshots import Snapshots
 from celeray.api.token_file import TokenFile
 from celeray.scheduler.clock import SystemClock
+from celeray.scheduler.draining import Drains
 from celeray.scheduler.pausing import Pauses
 from celeray.scheduler.settings import Settings
 from celeray.scheduler.status_store import StatusStore
@@ -37,7 +38,8 @@ def create_app(
     app = FastAPI(
         title="celeray",
         version=version("celeray"),
-        description="What runs where on the GPU cluster, what waits, and why; pausing of queues, and dead letters.",
+        description="What runs where on the GPU cluster, what waits, and why; pausing of queues, draining of devices "
+        "and nodes, and dead letters.",
         redirect_slashes=False,
         openapi_url=None,
         docs_url=None,
@@ -47,7 +49,9 @@ def create_app(
     app.include_router(cluster.router(snapshots))
     app.include_router(limits.router(snapshots))
     app.include_router(tasks.router(snapshots, results))
+    app.include_router(learned.router(snapshots, SystemClock()))
     app.include_router(pausing.router(snapshots, Pauses(store, settings, broker_kind), SystemClock()))
+    app.include_router(draining.router(snapshots, Drains(store), SystemClock()))
     app.include_router(dead_letters.router(snapshots, SystemClock()))
     app.include_router(operations.router(snapshots))
     app.include_router(reference.router(app))

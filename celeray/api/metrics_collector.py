@@ -5,7 +5,7 @@ The counters live in the bridges and in Redis, so any number of API processes gi
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from importlib.metadata import PackageNotFoundError, version
 
 from prometheus_client import CollectorRegistry
@@ -13,6 +13,7 @@ from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Histo
 from prometheus_client.exposition import choose_encoder
 from prometheus_client.registry import Collector
 
+from celeray.scheduler.learned.overview import LearnedTask
 from celeray.scheduler.metrics import SPECS, HistogramSample, Picture, Sample, Samples, Spec, collect
 from celeray.scheduler.overview import Overview, devices, nodes, queue_statuses
 from celeray.scheduler.settings import Settings
@@ -46,7 +47,13 @@ def render(picture: Picture, accept: str, *, celery_compat: bool) -> tuple[bytes
     return encode(registry), content_type
 
 
-def picture_of(overview: Overview, settings: Settings, letters: Mapping[str, int]) -> Picture:
+def picture_of(
+    overview: Overview,
+    settings: Settings,
+    letters: Mapping[str, int],
+    learned: Sequence[LearnedTask] = (),
+    retries: int | None = None,
+) -> Picture:
     """What the metrics are made from."""
     return Picture(
         versions=(_version("celeray"), _version("celery"), _version("ray")),
@@ -56,7 +63,9 @@ def picture_of(overview: Overview, settings: Settings, letters: Mapping[str, int
         devices=devices(overview),
         nodes=nodes(overview),
         totals=overview.totals,
+        learned=learned,
         letters=letters,
+        retries=retries,
     )
 
 

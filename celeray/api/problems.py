@@ -14,7 +14,13 @@ from redis import RedisError
 from starlette.exceptions import HTTPException
 
 from celeray.api.headers import SAFE_HEADERS
-from celeray.scheduler.errors import OperatorInputError, PauseUnsupportedError, UnknownQueueError
+from celeray.scheduler.errors import (
+    OperatorInputError,
+    PauseUnsupportedError,
+    RequirementError,
+    UnknownQueueError,
+    UnknownSubjectError,
+)
 from celeray.scheduler.status_store import UnreadableStatusError
 
 MEDIA_TYPE = "application/problem+json"
@@ -69,9 +75,11 @@ def install(app: FastAPI) -> None:
     app.add_exception_handler(Problem, _problem)
     app.add_exception_handler(HTTPException, _http_error)
     app.add_exception_handler(RequestValidationError, _invalid)
-    app.add_exception_handler(UnknownQueueError, _unknown_queue)
+    app.add_exception_handler(UnknownQueueError, _unknown)
+    app.add_exception_handler(UnknownSubjectError, _unknown)
     app.add_exception_handler(PauseUnsupportedError, _unsupported)
     app.add_exception_handler(OperatorInputError, _bad_input)
+    app.add_exception_handler(RequirementError, _bad_input)
     app.add_exception_handler(RedisError, _no_redis)
     app.add_exception_handler(UnreadableStatusError, _unreadable)
     app.add_exception_handler(Exception, _defect)
@@ -82,7 +90,7 @@ async def _problem(_: Request, error: Exception) -> JSONResponse:
     return response_to(error)
 
 
-async def _unknown_queue(_: Request, error: Exception) -> JSONResponse:
+async def _unknown(_: Request, error: Exception) -> JSONResponse:
     return response(HTTPStatus.NOT_FOUND, str(error))
 
 
@@ -91,7 +99,7 @@ async def _unsupported(_: Request, error: Exception) -> JSONResponse:
 
 
 async def _bad_input(_: Request, error: Exception) -> JSONResponse:
-    assert isinstance(error, OperatorInputError)
+    assert isinstance(error, OperatorInputError | RequirementError)
     errors = [{"parameter": error.key, "detail": f"expected {error.bound}"}]
     return response(HTTPStatus.UNPROCESSABLE_ENTITY, str(error), errors=errors)
 

@@ -15,9 +15,24 @@ from celeray.cli.render import moment, print_json, print_table, seconds
 from celeray.cli.status import open_source, source_options
 
 if TYPE_CHECKING:
+    from celeray.scheduler.letters.attempts import Attempt
     from celeray.scheduler.letters.record import Letter, LetterDetail
 
-COLUMNS = ("id", "task", "task id", "queue", "prio", "reason", "parked", "begun", "bytes", "detail")
+COLUMNS = (
+    "id",
+    "task",
+    "task id",
+    "queue",
+    "prio",
+    "state",
+    "reason",
+    "parked",
+    "due",
+    "tries",
+    "begun",
+    "bytes",
+    "detail",
+)
 
 
 @click.group("dead-letters")
@@ -35,6 +50,8 @@ def list_letters(
     queue: str | None,
     task: str | None,
     reason: str | None,
+    exception: str | None,
+    state: str,
     since: str | None,
     until: str | None,
     limit: int,
@@ -43,7 +60,7 @@ def list_letters(
     **options: Any,
 ) -> None:
     """Dead letters, the newest first, and how many there are."""
-    chosen = letter_filter(queue, task, reason, since, until)
+    chosen = letter_filter(queue, task, reason, since, until, exception=exception, state=state)
     found = open_source(**options).dead_letters(chosen, limit=limit, cursor=cursor)
     if output == "json":
         print_json(found)
@@ -85,8 +102,11 @@ def _row(letter: Letter) -> tuple[str, ...]:
             letter.task_id or "-",
             letter.queue or "-",
             str(letter.priority),
+            letter.state,
             letter.reason,
             f"{seconds(max(0.0, time.time() - letter.parked_at))} ago" if letter.parked_at else "-",
+            f"in {seconds(max(0.0, letter.due_at - time.time()))}" if letter.due_at else "-",
+            str(letter.attempts),
             str(letter.begun),
             str(letter.size),
             letter.detail or "-",
@@ -101,10 +121,31 @@ def _lines(found: LetterDetail) -> list[str]:
         "queue": f"{found.queue or '-'} at priority {found.priority}",
         "reason": f"{found.reason}: {found.detail}",
         "parked": f"{moment(found.parked_at) if found.parked_at else '-'}, {found.begun} runs begun",
+        "state": _state(found),
         "redrive": "possible" if found.unreadable is None else f"not possible: {found.unreadable}",
         "content": f"{found.content_type or '-'} {found.content_encoding or ''}, {found.size} bytes in all",
         "headers": str(found.headers),
         "properties": str(found.properties),
         "body": found.body if found.body is not None else "no text; -o json has the bytes",
     }
-    return [f"{name:<11}{line(text)}".rstrip() for name, text in parts.items()]
+    shown = [f"{name:<11}{line(text)}".rstrip() for name, text in parts.items()]
+    return [*shown, *(text for attempt in found.history for text in _attempt_lines(attempt))]
+
+
+def _state(found: LetterDetail) -> str:
+    when = found.due_at or found.past_at
+    tries = f"{found.attempts} failed attempts, {found.retried} retried by its policy"
+    return f"{found.state}{f', {moment(when)}' if when else ''}; {tries}"
+
+
+def _attempt_lines(attempt: Attempt) -> list[str]:
+    place = " ".join(filter(None, [attempt.worker, attempt.node, *attempt.devices]))
+    asked, peak = (
+        "-" if mib is None else f"{mib} MiB" for mib in (attempt.vram_asked_mib, attempt.vram_peak_mib)
+    )
+    return [
+        f"{f'attempt {attempt.number}':<11}{moment(attempt.ended_at)} {attempt.outcome} on {line(place)}",
+        f"{'':<11}VRAM asked {asked}, peak {peak}",
+        f"{'':<11}{line(attempt.exception)}: {line(attempt.message)}",
+        *(f"{'':<13}{line(text)}" for text in attempt.traceback.splitlines()),
+    ]

@@ -11,6 +11,7 @@ import click
 from celeray.cli.dead_letters import list_letters
 from celeray.cli.get_limits import get_limits
 from celeray.cli.lazy import EXIT_USAGE, CliError
+from celeray.cli.learned import get_learned
 from celeray.cli.options import output_option
 from celeray.cli.render import gib, known, moment, paused_text, print_json, print_table, seconds
 from celeray.cli.status import open_source, source_options
@@ -24,10 +25,11 @@ DEVICE_COLUMNS = (
 
 @click.group()
 def get() -> None:
-    """List queues, devices, nodes, tasks, limits or dead letters."""
+    """List queues, devices, nodes, tasks, limits, what was learned, or dead letters."""
 
 
 get.add_command(get_limits)
+get.add_command(get_learned)
 get.add_command(list_letters, "dead-letters")
 
 
@@ -106,6 +108,7 @@ def get_tasks(filters: str | None, limit: int, output: str, **options: Any) -> N
         "state",
         "node",
         "VRAM GiB",
+        "peak",
         "warm",
         "wait",
         "run",
@@ -192,18 +195,24 @@ def _device_row(device: DeviceStatus) -> tuple[str, ...]:
         known(device.utilization_pct, "%"),
         known(device.temperature_c, "C"),
         known(power, "W"),
-        device.health_reason or device.health,
+        _condition(device),
         str(len(device.executors)),
         device.uuid,
     )
 
 
+def _condition(device: DeviceStatus) -> str:
+    """Whether it is used, and what is wrong with it."""
+    leak = f"leaking {gib(device.leaking_mib)} GiB" if device.leaking_mib else ""
+    drained = f"drained {paused_text(device.drained)}" if device.drained else device.unusable
+    return "; ".join(filter(None, (drained, leak))) or device.health_reason or device.health
+
+
 def _node_row(node: NodeStatus) -> tuple[str, ...]:
     cpus = f"{node.cpus_free_milli / 1000:g} of {node.cpus_milli / 1000:g}"
     labels = " ".join(f"{key}={value}" for key, value in sorted(node.labels.items()))
-    devices = (
-        f"{len(node.devices)}{' simulated' if node.simulated else ''}{' draining' if node.draining else ''}"
-    )
+    drained = " drained" if node.drained or node.draining else ""
+    devices = f"{len(node.devices)}{' simulated' if node.simulated else ''}{drained}"
     memory = f"{gib(node.memory_free_mib)} of {gib(node.memory_mib)}"
     return (
         node.name,
@@ -221,7 +230,8 @@ def _task_row(task: TaskRecord, now: float) -> tuple[str, ...]:
     wait = task.wait_s if task.started_at or task.ended_at else now - task.received_at
     run = task.run_s if task.ended_at or not task.started_at else now - task.started_at
     ended = "-" if task.ended_at is None else f"{seconds(max(0.0, now - task.ended_at))} ago"
-    asked = gib(task.vram_mib) if task.vram_mib else ("whole" if task.gpus else "-")
+    vram = task.raised_mib or task.vram_mib
+    asked = gib(vram) if vram else ("whole" if task.gpus else "-")
     return (
         task.task_id,
         task.name,
@@ -229,7 +239,9 @@ def _task_row(task: TaskRecord, now: float) -> tuple[str, ...]:
         str(task.priority),
         task.state,
         task.node_name or "-",
-        f"{task.gpus}x{asked}" if task.gpus > 1 else asked,
+        (f"{task.gpus}x{asked}" if task.gpus > 1 else asked)
+        + (f" ({len(task.out_of_memory)} OOM)" if task.out_of_memory else ""),
+        gib(task.peak_mib),
         "-" if task.warm is None else ("yes" if task.warm else "no"),
         seconds(wait),
         seconds(run),

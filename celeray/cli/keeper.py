@@ -36,7 +36,7 @@ def keeper(
     config_file: str | None,
     **_preload: Any,
 ) -> None:
-    """Put back expired leases and due etas, and forget what is old, until SIGTERM or Ctrl-C.
+    """Put back expired leases and due etas, take in dead letters, and forget what is old, until SIGTERM or Ctrl-C.
 
     Any number may run; without one the workers on the leased transport do the most urgent of it themselves. Without -A
     the broker's transport options are taken to be the defaults.
@@ -75,7 +75,9 @@ def make_keeper(place: Place) -> Keeper:
     """
     from celeray.scheduler.duties.due_etas import DueEtas
     from celeray.scheduler.duties.due_limits import DueLimits
+    from celeray.scheduler.duties.due_retries import DueRetries
     from celeray.scheduler.duties.expired_leases import ExpiredLeases
+    from celeray.scheduler.duties.front_door import FrontDoor
     from celeray.scheduler.duties.gone_writers import GoneWriters
     from celeray.scheduler.duties.keeper import Keeper
     from celeray.scheduler.duties.old_letters import OldLetters
@@ -101,5 +103,8 @@ def make_keeper(place: Place) -> Keeper:
         retention_s=place.settings.letter_retention_s,
         most=place.settings.letters_max,
     )
-    duties: list[Duty] = [leases, DueEtas(client, keys), limits, revokes, letters, GoneWriters(place.store)]
+    retries = DueRetries(client, keys, dedup_hold_max_s=place.settings.dedup_hold_max_s)
+    etas, writers = DueEtas(client, keys), GoneWriters(place.store)
+    door = FrontDoor(client, keys, place.settings.dead_letter_queue)
+    duties: list[Duty] = [leases, etas, retries, limits, revokes, door, letters, writers]
     return Keeper(client, keys, duties)

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import json
+from collections.abc import Callable, Iterable, Mapping
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
 F = TypeVar("F", bound=Callable[..., Any])
 D = TypeVar("D", bound="Redriven | Discarded")
 SKIPPED_PRINTED = 20
+EDITS_PRINTED = 20
 
 
 def letter_change_options(command: F) -> F:
@@ -44,11 +46,15 @@ def letter_change_options(command: F) -> F:
 @click.option("--rate", type=click.FloatRange(0, min_open=True), help="Letters a second at most.")
 @click.option("--to-queue", help="Send to this queue instead of their own.")
 @click.option("--priority", type=click.IntRange(1, 10), help="Send at this priority, 10 most urgent.")
+@click.option(
+    "--request", "asked", multiple=True, metavar="KEY=VALUE", help="Resource requirement: vram_gb=16, say."
+)
 def redrive(
     why: str | None,
     rate: float | None,
     to_queue: str | None,
     priority: int | None,
+    asked: tuple[str, ...],
     dry_run: bool,
     by: str | None,
     yes: bool,
@@ -63,19 +69,26 @@ def redrive(
 
     selection, place = _selection(**options), _place(**options)
     terms = RedriveTerms(
-        dry_run=dry_run, rate=None if rate is None else min(rate, RATE_MAX), queue=to_queue, priority=priority
+        dry_run=dry_run,
+        rate=None if rate is None else min(rate, RATE_MAX),
+        queue=to_queue,
+        priority=priority,
+        request=requirements(asked) or None,
     )
     change = Redrive(_letters(place), place.settings)
 
     def run(dry: bool) -> Redriven:
-        asked = terms.model_copy(update={"dry_run": dry})
+        wanted = terms.model_copy(update={"dry_run": dry})
         return _answered(
-            lambda: change.run(selection, asked, by=by or user_at_host(), why=why or REDRIVE_WHY)
+            lambda: change.run(selection, wanted, by=by or user_at_host(), why=why or REDRIVE_WHY)
         )
 
     _confirm(selection, yes or dry_run, run, "send again")
     done = run(dry_run)
     _report(done, done.sent, "would be sent again" if dry_run else "sent again", output)
+    if output != "json":
+        _show_edits(done)
+    _exit(done)
 
 
 @click.command("discard")
@@ -94,6 +107,25 @@ def discard(why: str, dry_run: bool, by: str | None, yes: bool, output: str, **o
     _confirm(selection, yes or dry_run, run, "discard")
     done = run(dry_run)
     _report(done, done.discarded, "would be discarded" if dry_run else "discarded", output)
+    _exit(done)
+
+
+def requirements(pairs: Iterable[str]) -> dict[str, Any]:
+    """Resource requirements of `KEY=VALUE`. A value that is no JSON is a string: vram_gb=16 and gpu_type=A100 both do.
+
+    Raises:
+        CliError: no pair, or a key twice. Keys and values are checked where all such are.
+    """
+    found: dict[str, Any] = {}
+    for pair in pairs:
+        key, mark, text = pair.partition("=")
+        if not key or not mark or key in found:
+            raise CliError(f"--request {pair!r}: expected KEY=VALUE, each key once", EXIT_USAGE)
+        try:
+            found[key] = json.loads(text)
+        except (ValueError, RecursionError):
+            found[key] = text
+    return found
 
 
 def _selection(
@@ -103,6 +135,8 @@ def _selection(
     queue: str | None,
     task: str | None,
     reason: str | None,
+    exception: str | None,
+    state: str,
     since: str | None,
     until: str | None,
     **_place: Any,
@@ -110,7 +144,7 @@ def _selection(
     from celeray.scheduler.errors import OperatorInputError
     from celeray.scheduler.letters.selecting import Selection
 
-    chosen = letter_filter(queue, task, reason, since, until)
+    chosen = letter_filter(queue, task, reason, since, until, exception=exception, state=state)
     selection = Selection(ids=ids or None, filter=None if chosen.empty else chosen, all=every)
     try:
         selection.check()
@@ -140,10 +174,14 @@ def _letters(place: Place) -> Letters:
 def _answered(change: Callable[[], D]) -> D:
     from redis import RedisError
 
+    from celeray.scheduler.errors import RequirementError
+
     try:
         return change()
     except RedisError as error:
         raise CliError(f"Redis does not answer: {error}", EXIT_UNREACHABLE) from error
+    except RequirementError as error:
+        raise CliError(f"--request: {error}", EXIT_USAGE) from error
 
 
 def _confirm(selection: Selection, settled: bool, run: Callable[[bool], Any], verb: str) -> None:
@@ -166,5 +204,25 @@ def _report(done: Redriven | Discarded, count: int, what: str, output: str) -> N
             click.echo(f"{line(item.id)}: {line(item.reason)}")
         if done.skipped > SKIPPED_PRINTED:
             click.echo(f"{done.skipped - SKIPPED_PRINTED} more were left")
+
+
+def _show_edits(done: Redriven) -> None:
+    for edit in done.edits[:EDITS_PRINTED]:
+        changed = sorted(
+            name
+            for name in {*edit.before, *edit.after}
+            if name not in edit.before or edit.before[name] != edit.after.get(name)
+        )
+        words = ", ".join(
+            f"{name} {_value(edit.before, name)} -> {_value(edit.after, name)}" for name in changed
+        )
+        click.echo(f"{line(edit.id)}: {line(words) or 'asks for this already'}")
+
+
+def _value(asked: Mapping[str, Any], name: str) -> str:
+    return json.dumps(asked[name]) if name in asked else "unset"
+
+
+def _exit(done: Redriven | Discarded) -> None:
     if done.skipped:
         click.get_current_context().exit(EXIT_FAILED)

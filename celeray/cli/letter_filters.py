@@ -25,6 +25,16 @@ def filter_options(command: F) -> F:
         click.option(
             "--since", "since", help="Parked then or later: 30m, 2h, 1d ago, or a time as 2026-01-31T08:00."
         ),
+        click.option(
+            "--state",
+            type=click.Choice(["parked", "scheduled", "redriven", "discarded"]),
+            default="parked",
+            show_default=True,
+            help="Or what a retry policy sends again, and what was sent or discarded in the last hour.",
+        ),
+        click.option(
+            "--exception", help="Pattern of the last exception's class, as ValueError or http*Error."
+        ),
         click.option("--reason", help="For instance poison."),
         click.option("--task", help="Pattern of task names with *, ? and [...]."),
         click.option("--queue", help="The queue that they came from."),
@@ -34,17 +44,31 @@ def filter_options(command: F) -> F:
 
 
 def letter_filter(
-    queue: str | None, task: str | None, reason: str | None, since: str | None, until: str | None
+    queue: str | None,
+    task: str | None,
+    reason: str | None,
+    since: str | None,
+    until: str | None,
+    *,
+    exception: str | None = None,
+    state: str = "parked",
 ) -> LetterFilter:
     """The filter that the options say.
 
     Raises:
         CliError: a time can't be understood.
     """
+    from celeray.scheduler.letters.record import LetterState
     from celeray.scheduler.letters.store import LetterFilter
 
     return LetterFilter(
-        queue=queue, task=task, reason=reason, since=_time("--since", since), until=_time("--until", until)
+        queue=queue,
+        task=task,
+        reason=reason,
+        exception=exception,
+        state=LetterState(state),
+        since=_time("--since", since),
+        until=_time("--until", until),
     )
 
 

@@ -10,7 +10,7 @@ from datetime import datetime
 import click
 from pydantic import BaseModel
 
-from celeray.scheduler.status import Pause
+from celeray.scheduler.status import Drain, Pause
 
 STYLES = {
     "ok": "green",
@@ -96,6 +96,6 @@ def moment(at: float) -> str:
     return datetime.fromtimestamp(at).astimezone().isoformat(" ", "seconds")
 
 
-def paused_text(pause: Pause) -> str:
-    """Who paused a queue, since when and why."""
+def paused_text(pause: Pause | Drain) -> str:
+    """Who paused a queue or drained a device, since when and why."""
     return f"by {pause.by} since {moment(pause.at)}: {pause.why}"

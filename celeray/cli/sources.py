@@ -16,6 +16,7 @@ from celeray.cli.lazy import EXIT_FAILED, EXIT_UNREACHABLE, EXIT_USAGE, CliError
 from celeray.cli.options import Place
 from celeray.scheduler.audit import AuditPage, AuditTrail
 from celeray.scheduler.clock import SystemClock
+from celeray.scheduler.learned.overview import LearnedList, read_learned
 from celeray.scheduler.letters.record import LetterDetail
 from celeray.scheduler.letters.store import LetterFilter, LetterPage, Letters
 from celeray.scheduler.limits.overview import LimitList, read_limits
@@ -50,6 +51,8 @@ class Source(Protocol):
     def nodes(self) -> NodeList: ...
 
     def limits(self) -> LimitList: ...
+
+    def learned(self) -> LearnedList: ...
 
     def tasks(self, *, state: str | None, queue: str | None, limit: int) -> TaskPage: ...
 
@@ -87,6 +90,9 @@ class RestSource:
 
     def limits(self) -> LimitList:
         return self._get("/v1/limits", LimitList)
+
+    def learned(self) -> LearnedList:
+        return self._get("/v1/learned", LearnedList)
 
     def tasks(self, *, state: str | None, queue: str | None, limit: int) -> TaskPage:
         given = {"state": state, "queue": queue, "limit": limit}
@@ -172,6 +178,13 @@ class RedisSource:
     def limits(self) -> LimitList:
         try:
             return read_limits(self._place.store.client, self._place.store.keys)
+        except RedisError as error:
+            raise CliError(f"Redis does not answer: {error}", EXIT_UNREACHABLE) from error
+
+    def learned(self) -> LearnedList:
+        store = self._place.store
+        try:
+            return read_learned(store.client, store.keys, self._place.settings, SystemClock().time())
         except RedisError as error:
             raise CliError(f"Redis does not answer: {error}", EXIT_UNREACHABLE) from error
 

@@ -86,6 +86,7 @@ def lines(found: ClusterStatus) -> list[str]:
         *(_bridge(item) for item in found.bridges),
         *(_keeper(item) for item in found.keepers),
         *(f"paused    {name} {paused_text(pause)}" for name, pause in found.paused.items()),
+        *(f"drained   {name} {paused_text(drain)}" for name, drain in found.drained.items()),
     ]
     return shown + [f"problem   {text}" for text in found.problems]
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection, Iterable
 from dataclasses import dataclass
 
-from celeray.scheduler.model import DeviceReading
+from celeray.scheduler.model import DeviceProcess, DeviceReading
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,6 +27,17 @@ class Reservation:
 
 
 @dataclass(frozen=True, slots=True)
+class Leak:
+    """Memory of ended holders that NVML still shows used, past its time."""
+
+    mib: int
+    pids: tuple[int, ...]
+    """Of the ended holders and their children, as far as NVML still lists them. Empty: nobody whom it lists."""
+    since: float
+    """Monotonic time at which the death of the first of them was seen."""
+
+
+@dataclass(frozen=True, slots=True)
 class DeviceAccount:
     """MiB by owner; None where it can't be known."""
 
@@ -34,8 +45,9 @@ class DeviceAccount:
     node_id: str
     reserved_mib: int
     measured_mib: int
-    """Of our holders, as far as NVML lists their pids."""
+    """Of our holders and their children, as far as NVML lists their pids."""
     foreign_mib: int | None
+    """What leaks is a part of it."""
     schedulable_mib: int
     overrun_mib: int
     """By how much foreign use, claims and headroom exceed the total."""
@@ -49,16 +61,18 @@ def account(
     *,
     pids_visible: bool,
     headroom_mib: int,
+    owed_mib: int = 0,
 ) -> DeviceAccount:
     """Split a device's memory: schedulable = total - foreign - sum(max(reserved, measured)) - headroom, at least 0.
 
     Args:
         reservations: those on the device, ended ones included.
         pids_visible: whether the pids that NVML lists are those of `reservations`.
+        owed_mib: memory of ended holders that did not come back: it is foreign, whatever the others have reserved.
     """
     reserved = sum(entry.memory_mib for entry in reservations)
     claimed, measured = _claims(reading, reservations, pids_visible)
-    foreign = _foreign(reading, reserved, measured if pids_visible else None)
+    foreign = _foreign(reading, reserved, measured if pids_visible else None, owed_mib)
     room = 0
     if reading.total_mib is not None and foreign is not None:
         room = reading.total_mib - foreign - claimed - headroom_mib
@@ -74,20 +88,30 @@ def account(
     )
 
 
+def belongs(process: DeviceProcess, pid: int | None) -> bool:
+    """Whether a process is the holder's with this pid, or one that it started."""
+    return pid is not None and (process.pid == pid or pid in process.parents)
+
+
+def listed_mib(reading: DeviceReading) -> int | None:
+    """Sum of what the listed processes use; None where not every one of them can be read."""
+    if reading.processes is None or any(process.used_mib is None for process in reading.processes):
+        return None
+    return sum(process.used_mib or 0 for process in reading.processes)
+
+
 def _claims(reading: DeviceReading, entries: Iterable[Reservation], pids_visible: bool) -> tuple[int, int]:
     """Sum of max(reserved, measured), and sum of measured, over the holders of a device."""
-    used_by_pid: dict[int, int] = {}
-    for process in (reading.processes or ()) if pids_visible else ():
-        used_by_pid[process.pid] = used_by_pid.get(process.pid, 0) + (process.used_mib or 0)
+    processes = (reading.processes or ()) if pids_visible else ()
     claimed = measured = 0
     for entry in entries:
-        used = used_by_pid.get(entry.pid, 0) if entry.pid is not None else 0
+        used = sum(process.used_mib or 0 for process in processes if belongs(process, entry.pid))
         claimed += max(entry.memory_mib, used)
         measured += used
     return claimed, measured
 
 
-def _foreign(reading: DeviceReading, reserved: int, measured: int | None) -> int | None:
+def _foreign(reading: DeviceReading, reserved: int, measured: int | None, owed: int) -> int | None:
     """Memory that no holder accounts for; None where the device's use can't be read.
 
     Where the processes can't be listed or their use can't be read, what is used up to the sum of the
@@ -95,7 +119,5 @@ def _foreign(reading: DeviceReading, reserved: int, measured: int | None) -> int
     """
     if reading.used_mib is None:
         return None
-    listed = reading.processes is not None and all(p.used_mib is not None for p in reading.processes)
-    if measured is None or not listed:
-        return max(0, reading.used_mib - reserved)
-    return max(0, reading.used_mib - measured)
+    own = reserved if measured is None or listed_mib(reading) is None else measured
+    return max(0, reading.used_mib - own, min(owed, reading.used_mib))

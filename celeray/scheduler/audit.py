@@ -31,9 +31,9 @@ class AuditRecord(BaseModel):
     by: str
     """user@host, or `token:ID`."""
     action: str
-    """`pause`, `resume`, `redrive` or `discard`."""
+    """`pause`, `resume`, `drain`, `undrain`, `redrive`, `discard` or `reset-learned`."""
     target: str
-    """The queue, or how many dead letters and which."""
+    """The queue, device or node, how many dead letters and which, or the task."""
     why: str
 
 

@@ -55,6 +55,10 @@ class ExecutorSpec:
     fresh: bool = False
     """Run exactly one task and end with it."""
     runtime_env: Mapping[str, Any] = field(default_factory=dict)
+    limit_vram: bool = False
+    """Keep the frameworks in it that can be told so within `memory_mib`."""
+    peak_interval_s: float = 0.0
+    """How often it looks at the VRAM that it uses, while it runs something. 0: never."""
 
 
 class RunSpec(NamedTuple):
@@ -67,6 +71,8 @@ class RunSpec(NamedTuple):
     """Pickled arguments of Celery's trace function."""
     soft_time_limit: float | None = None
     """Seconds, counted from the begin of the run. The bridge enforces the hard limit itself."""
+    may_place_again: bool = False
+    """Out of GPU memory ends it as `RunOutOfMemory`, and not as the task's failure."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -161,6 +167,10 @@ class RunEnded(NamedTuple):
     """Resident memory of the executor after the run, or after its whole batch."""
     seconds: float | None = None
     """How long the executor was busy with it; None: not measured."""
+    peak_mib: int | None = None
+    """Most VRAM that it used on one of its devices, or that its whole batch did; None: not known."""
+    attribution: str | None = None
+    """How that is known to be its own, an `Attribution`; None: the peak is not known."""
 
 
 class RunReturned(NamedTuple):
@@ -168,6 +178,18 @@ class RunReturned(NamedTuple):
 
     executor_id: str
     run_id: int
+
+
+class RunOutOfMemory(NamedTuple):
+    """The GPU memory of a run that may be placed again ran out. Nothing of it was stored or told.
+
+    The executor gives back what else it had of the batch, and is to be replaced: its allocator may be in pieces.
+    """
+
+    executor_id: str
+    run_id: int
+    detail: str
+    """The exception, at most 300 characters."""
 
 
 ClusterEvent = (
@@ -180,6 +202,7 @@ ClusterEvent = (
     | RunStarted
     | RunEnded
     | RunReturned
+    | RunOutOfMemory
 )
 Listener = Callable[[ClusterEvent], None]
 
@@ -198,7 +221,8 @@ class Cluster(Protocol):
     def start_executor(self, spec: ExecutorSpec) -> None: ...
 
     def run(self, executor_id: str, *runs: RunSpec) -> None:
-        """Run tasks one after the other, in one call; a `RunEnded` or `RunReturned` follows for each.
+        """Run tasks one after the other, in one call; a `RunEnded`, `RunReturned` or `RunOutOfMemory`
+        follows for each.
 
         A fresh executor takes exactly one, and this starts its process.
         """
@@ -218,6 +242,14 @@ class Cluster(Protocol):
         Args:
             sent_at: monotonic seconds, before the renewal was sent.
             lease_s: seconds that a lease lasts from when Redis has renewed it.
+        """
+        ...
+
+    def forgive(self, node_id: str, uuid: str, up_to: float) -> None:
+        """Let no XID keep a device out any more that came up to a time, and read the node.
+
+        Args:
+            up_to: a `DeviceReading.marked_at`, so by the node's own clock.
         """
         ...
 

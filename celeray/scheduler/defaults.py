@@ -13,6 +13,8 @@ from celeray.scheduler.settings import Settings
 ACCEPTED = ["msgpack", "json"]
 SOFT_SHUTDOWN_S = 10.0
 """How long running tasks may go on after the second signal."""
+CHORD_MARGIN_S = 3600
+"""For a member that was sent again on its letter's last day, to run."""
 
 MSGPACK_NAMES = frozenset({"msgpack", "application/x-msgpack"})
 
@@ -63,6 +65,10 @@ def defaults_for(user: Any, settings: Settings) -> Defaults:
         # For ever, with growing pauses: Celery's worker exits after 100 tries.
         broker_connection_max_retries=None,
     )
+    if "result_expires" not in user:
+        # A chord waits for a member that is a dead letter as long as the letter is kept.
+        kept_s = settings.letter_retention_s + CHORD_MARGIN_S
+        defaults["result_chord_expires"] = max(settings.result_ttl_s, kept_s)
     accepted = user.get("accept_content")
     if accepted is None:
         defaults["accept_content"] = _with_written(ACCEPTED, user.get("task_serializer"))

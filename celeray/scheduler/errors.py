@@ -5,6 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+KNOWN_SHOWN = 20
+"""Names of devices or nodes in an error; a cluster may have thousands."""
+
 
 class CelerayError(Exception):
     """Root of every error of celeray's own."""
@@ -57,6 +60,10 @@ class ClusterError(CelerayError):
     """Ray can't be reached, or refuses what the cluster protocol asks."""
 
 
+class OutOfGpuMemoryError(CelerayError):
+    """GPU memory ran out. A task may raise it itself, where its library's own error would not be recognised."""
+
+
 class MessageTooLargeError(CelerayError, ValueError):
     """A message is larger than the broker may be asked to hold; refused at publish.
 
@@ -98,6 +105,45 @@ class UnknownQueueError(CelerayError):
 
     def __str__(self) -> str:
         return f"no queue {self.queue!r}; there are {', '.join(self.known)}"
+
+
+class UnknownSubjectError(CelerayError):
+    """No bridge sees the device or node that an operator named, and it is not drained.
+
+    Attributes:
+        kind: `device` or `node`.
+        name: what was given.
+        known: those that there are.
+    """
+
+    def __init__(self, kind: str, name: str, known: Sequence[str]) -> None:
+        super().__init__(kind, name, known)
+        self.kind = kind
+        self.name = name
+        self.known = known
+
+    def __str__(self) -> str:
+        shown = ", ".join(self.known[:KNOWN_SHOWN]) or "none, or no bridge is up"
+        more = f" and {len(self.known) - KNOWN_SHOWN} more" if len(self.known) > KNOWN_SHOWN else ""
+        return f"no {self.kind} {self.name[:80]!r}; there are {shown}{more}"
+
+
+class NothingLearnedError(CelerayError):
+    """Nothing is known of the VRAM that runs of a task used.
+
+    Attributes:
+        task: its name.
+        gpu_type: the device model that was asked about. None: any.
+    """
+
+    def __init__(self, task: str, gpu_type: str | None = None) -> None:
+        super().__init__(task, gpu_type)
+        self.task = task
+        self.gpu_type = gpu_type
+
+    def __str__(self) -> str:
+        where = "" if self.gpu_type is None else f" on {self.gpu_type!r}"
+        return f"nothing was learned of task {self.task!r}{where}; `celeray get learned` lists what was"
 
 
 class OperatorInputError(CelerayError, ValueError):

@@ -78,7 +78,8 @@ class FencingMixin:
             return backend._store_result(task_id, result, state, traceback, request=request, **kwargs)
         meta = backend._get_result_meta(result=result, state=state, traceback=traceback, request=request)
         payload = backend.encode(meta | {"task_id": bytes_to_str(task_id)})
-        completes = state in COMPLETING and not _is_requeued(self.app, request, result)
+        kept = getattr(request, "celeray_kept", False) or _is_requeued(self.app, request, result)
+        completes = state in COMPLETING and not kept
         verdict = self._store_fenced(record, request, state, payload, completes=completes)
         if verdict is Verdict.LOST:
             request.celeray_lost = True

@@ -20,7 +20,11 @@ from typing import Any
 from celery import bootsteps, states
 from celery.exceptions import Ignore, Reject, Retry
 
+from celeray.scheduler.failing import after_exception
 from celeray.scheduler.fencing import LeaseLostError, Verdict, fence_of, is_repeat, was_sent_again
+from celeray.scheduler.gpu_memory import keep_from_autoretry
+from celeray.scheduler.letters.chords import reopen_chords
+from celeray.scheduler.letters.tags import is_redriven
 from celeray.scheduler.once import FollowUpProducer, failure_messages, scope_of, success_messages
 from celeray.scheduler.transport.publishing_scope import publishing_scope
 
@@ -47,6 +51,7 @@ class GateTasks(bootsteps.Step):
 
 def gate(task: Any) -> None:
     """Put the gate into one task. Again changes nothing."""
+    keep_from_autoretry(task)
     run: Callable[..., Any] = task.run
     if getattr(run, "celeray_gate", False):
         return
@@ -55,10 +60,27 @@ def gate(task: Any) -> None:
     def gated(*args: Any, **kwargs: Any) -> Any:
         request = task.request_stack.top
         # A task that calls its own `run` is gated once, around all of it.
-        if request is None or fence_of(request) is None or getattr(request, "celeray_gated", False):
+        if (
+            request is None
+            or request.called_directly
+            or request.is_eager
+            or getattr(request, "celeray_gated", False)
+        ):
             return run(*args, **kwargs)
         request.celeray_gated = True
-        return _run(task, request, lambda: run(*args, **kwargs))
+
+        def body() -> Any:
+            if is_redriven(request):
+                reopen_chords(task, request)
+            try:
+                return run(*args, **kwargs)
+            except (Reject, Ignore, Retry):
+                raise
+            except Exception as error:
+                after_exception(task, request, error)
+                raise
+
+        return body() if fence_of(request) is None else _run(task, request, body)
 
     gated.celeray_gate = True  # type: ignore[attr-defined]
     task.run = gated

@@ -16,6 +16,7 @@ from celeray.scheduler.amqp import amqp_class
 from celeray.scheduler.bridge import control as bridge_control
 from celeray.scheduler.choosing import ChooseMessages
 from celeray.scheduler.defaults import Defaults, add_beneath, defaults_for, rebind_tasks, user_conf
+from celeray.scheduler.endings.step import SettleRuns
 from celeray.scheduler.etas import ScheduleEtas
 from celeray.scheduler.event_buffering import BufferEvents
 from celeray.scheduler.forwarding import ForwardStep
@@ -49,6 +50,7 @@ CONSUMER_STEPS = (
     ParkRefused,
     ReleaseHolds,
     ScheduleEtas,
+    SettleRuns,
 )
 
 

@@ -15,10 +15,17 @@
 | `celeray:begun` | hash | runs of a message begun and not ended, by its tag; 0: it was requeued | until it is settled |
 | `celeray:fence` | string | the last fence: rises with every claim | for ever |
 | `celeray:fence:TASK` | hash | in the result backend: fences of an id (lua/fence.lua) | as the result, at least 1 h |
+| `celeray:chord:GROUP:*` | - | in the result backend: what opens a chord again | `letter_retention_s` and 1 h |
 | `celeray:once:SCOPE:TASK` | string | this id was published for a run's message, or for a chord | 1 day |
-| `celeray:parked` | hash | msgpack of a message that can't be read or never ends (letters/) | `letter_retention_s` |
+| `celeray:parked` | hash | msgpack of a message that was given up (letters/) | `letter_retention_s` |
+| `celeray:scheduled` | hash | as `celeray:parked`, of messages that a retry policy sends again | until it does |
+| `celeray:scheduled:due` | zset | their ids, by the time when they are due | as above |
+| `celeray:parked:past` | hash | what was redriven or discarded, without its message | 1 h, the newest 10,000 |
+| `celeray:parked:past:at` | zset | their ids, by the time when that was | as above |
 | `celeray:restoring` | hash | run id of the server, and since when it is known | for ever |
 | `celeray:paused` | hash | JSON of a `Pause` by the name of the queue | until it is resumed |
+| `celeray:drained` | hash | JSON of a `Drain` by `device:UUID` or `node:NAME` | until it is undrained |
+| `celeray:forgiven` | hash | time of the newest XID that an operator has looked at, by UUID | for ever |
 | `celeray:audit` | stream | who changed what, when and why | the newest 10,000 |
 | `celeray:etas` | zset | messages with a far eta, by the time when they go back to their list | until then |
 | `celeray:etas:entries` | hash | msgpack of list, task id and what `inspect scheduled` shows of each | as above |
@@ -37,6 +44,8 @@
 | `celeray:limits:sequence` | string | the last age given to such a message | for ever |
 | `celeray:limits:sweeper` | string | the worker that looks at the gates that are due | 3 s |
 | `celeray:limit:GATE:*` | - | of one gate: who holds room, who waits, who was called | as its row in `celeray:limits` |
+| `celeray:learned` | zset | JSON of task name and device model, by the time of the last observation | 14 days |
+| `celeray:learned:PERIOD:DIGEST` | hash | of one of them, runs by VRAM peak (learned/store.py) | 14 days |
 | `celeray:nap` | - | never written: workers that must poll sleep on it | - |
 """
 
@@ -101,6 +110,14 @@ class Keys:
     def parked(self) -> str:
         return f"{self.prefix}celeray:parked"
 
+    def scheduled(self) -> list[str]:
+        """Letters that are sent again: their records, and when."""
+        base = f"{self.prefix}celeray:scheduled"
+        return [base, f"{base}:due"]
+
+    def past_letters(self) -> str:
+        return f"{self.prefix}celeray:parked:past"
+
     def fence(self) -> str:
         return f"{self.prefix}celeray:fence"
 
@@ -109,6 +126,11 @@ class Keys:
 
     def once(self, scope: str, task_id: str) -> str:
         return f"{self.prefix}celeray:once:{scope}:{task_id}"
+
+    def chord(self, group_id: str) -> list[str]:
+        """Of a chord with a failed member, in the result backend: record, parts, ids (letters/chords.py)."""
+        base = f"{self.prefix}celeray:chord:{group_id}"
+        return [base, f"{base}:parts", f"{base}:ids"]
 
     def restore_marker(self) -> str:
         return f"{self.prefix}celeray:restoring"
@@ -147,11 +169,24 @@ class Keys:
         """`holders`, `waiting`, `called`, `deadlines` or `arrival` of a gate."""
         return f"{self.prefix}celeray:limit:{gate}:{part}"
 
+    def learned(self) -> str:
+        return f"{self.prefix}celeray:learned"
+
+    def learned_series(self, period: int, digest: str) -> str:
+        """`period`: its number since the epoch."""
+        return f"{self.prefix}celeray:learned:{period}:{digest}"
+
     def nap(self) -> str:
         return f"{self.prefix}celeray:nap"
 
     def paused(self) -> str:
         return f"{self.prefix}celeray:paused"
+
+    def drained(self) -> str:
+        return f"{self.prefix}celeray:drained"
+
+    def forgiven(self) -> str:
+        return f"{self.prefix}celeray:forgiven"
 
     def audit(self) -> str:
         return f"{self.prefix}celeray:audit"

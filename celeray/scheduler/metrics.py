@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from itertools import accumulate
 from typing import Literal
 
+from celeray.scheduler.learned.overview import LearnedTask
 from celeray.scheduler.model import MIB, Health, Reason
 from celeray.scheduler.status import (
     BridgeStatus,
@@ -76,6 +77,7 @@ SPECS: Mapping[str, Spec] = {
         ),
         Spec("celeray_queue_paused", "gauge", "1: an operator paused the queue.", ("queue_name",)),
         Spec("celeray_dead_letters", "gauge", "Messages that are parked.", ("reason",)),
+        Spec("celeray_retries_scheduled", "gauge", "Failed tasks that a retry policy sends again later.", ()),
         Spec("celeray_task_pending", "gauge", "Tasks that a bridge holds back.", ("queue_name", "reason")),
         Spec("celeray_task_running", "gauge", "Tasks that run in bridges.", ("queue_name", "name")),
         Spec(
@@ -96,6 +98,36 @@ SPECS: Mapping[str, Spec] = {
             "Runs that ended.",
             ("queue_name", "name", "backend", "outcome"),
         ),
+        Spec(
+            "celeray_gpu_oom_total",
+            "counter",
+            "Runs whose GPU memory ran out, and that were placed again with more.",
+            ("queue_name", "name"),
+        ),
+        Spec(
+            "celeray_task_vram_peak_bytes",
+            "gauge",
+            "VRAM that runs used at their peak on one device, by quantile.",
+            ("name", "gpu_type", "quantile"),
+        ),
+        Spec(
+            "celeray_task_vram_asked_bytes",
+            "gauge",
+            "VRAM that the last observed run asked for on each device.",
+            ("name", "gpu_type"),
+        ),
+        Spec(
+            "celeray_task_vram_learned_bytes",
+            "gauge",
+            "VRAM that a request of what was learned gets on each device.",
+            ("name", "gpu_type"),
+        ),
+        Spec(
+            "celeray_task_vram_observations",
+            "gauge",
+            "Runs whose peak was observed and still counts.",
+            ("name", "gpu_type"),
+        ),
         Spec("celeray_task_records_dropped_total", "counter", "Task records never written.", ("instance",)),
         Spec(
             "celeray_gpu_info",
@@ -108,11 +140,13 @@ SPECS: Mapping[str, Spec] = {
         Spec("celeray_gpu_memory_free_bytes", "gauge", "VRAM that nobody uses.", GPU),
         Spec("celeray_gpu_memory_reserved_bytes", "gauge", "VRAM reserved in the ledger.", GPU),
         Spec("celeray_gpu_memory_foreign_bytes", "gauge", "VRAM used by what is no executor.", GPU),
+        Spec("celeray_gpu_leaking_bytes", "gauge", "VRAM of ended executors that did not come back.", GPU),
         Spec("celeray_gpu_schedulable_bytes", "gauge", "VRAM that placement will still give.", GPU),
         Spec("celeray_gpu_utilization_ratio", "gauge", "Share of time with work on the device.", GPU),
         Spec("celeray_gpu_temperature_celsius", "gauge", "Temperature of the device.", GPU),
         Spec("celeray_gpu_power_watts", "gauge", "Power drawn.", GPU),
         Spec("celeray_gpu_health", "gauge", "0: NVML calls the device unhealthy.", (*GPU, "reason")),
+        Spec("celeray_gpu_in_service", "gauge", "0: drained, unhealthy, lost or unreadable.", GPU),
         Spec(
             "celeray_gpu_xid_errors_total",
             "counter",
@@ -138,8 +172,12 @@ class Picture:
     nodes: Sequence[NodeStatus]
     totals: Counters
     """Over all bridges that ever were."""
+    learned: Sequence[LearnedTask] = ()
+    """By task name and device model."""
     letters: Mapping[str, int] = field(default_factory=dict)
     """Dead letters by reason."""
+    retries: int | None = None
+    """Failed tasks that wait until their retry policies send them again. None: nobody counted."""
 
 
 def collect(picture: Picture) -> dict[str, Samples]:
@@ -149,6 +187,7 @@ def collect(picture: Picture) -> dict[str, Samples]:
     samples["celeray_build_info"] = [Sample(picture.versions, 1.0)]
     samples |= _of_bridges(picture)
     samples |= _of_tasks(picture)
+    samples |= _of_learned(picture.learned)
     samples |= _of_devices(picture.devices)
     samples["celeray_gpu_info"] = [
         Sample((*_gpu(device), device.name or "", drivers.get(device.node_id) or "", "", ""), 1.0)
@@ -157,6 +196,8 @@ def collect(picture: Picture) -> dict[str, Samples]:
     samples["celeray_dead_letters"] = [
         Sample((reason,), float(count)) for reason, count in picture.letters.items()
     ]
+    if picture.retries is not None:
+        samples["celeray_retries_scheduled"] = [Sample((), float(picture.retries))]
     samples["celeray_gpu_report_age_seconds"] = _report_ages(picture.nodes)
     return samples
 
@@ -192,6 +233,29 @@ def _of_tasks(picture: Picture) -> dict[str, Samples]:
             Sample((item.queue, item.name, "ray", item.outcome), float(item.count))
             for item in totals.finished
         ],
+        "celeray_gpu_oom_total": [
+            Sample((item.queue, item.name), float(item.count)) for item in totals.out_of_memory
+        ],
+    }
+
+
+def _of_learned(tasks: Iterable[LearnedTask]) -> dict[str, Samples]:
+    peaks: list[Sample] = []
+    asked: list[Sample] = []
+    learned: list[Sample] = []
+    observations: list[Sample] = []
+    for task in tasks:
+        labels, seen = (task.task, task.gpu_type), task.observed
+        quantiles = {"0.5": seen.p50_mib, "0.95": seen.p95_mib, "1": seen.max_mib}
+        peaks += [Sample((*labels, quantile), float(mib * MIB)) for quantile, mib in quantiles.items()]
+        asked += [] if task.asked_mib is None else [Sample(labels, float(task.asked_mib * MIB))]
+        learned += [] if task.learned_mib is None else [Sample(labels, float(task.learned_mib * MIB))]
+        observations.append(Sample(labels, float(seen.runs)))
+    return {
+        "celeray_task_vram_peak_bytes": peaks,
+        "celeray_task_vram_asked_bytes": asked,
+        "celeray_task_vram_learned_bytes": learned,
+        "celeray_task_vram_observations": observations,
     }
 
 
@@ -235,7 +299,9 @@ def _readings(device: DeviceStatus) -> dict[str, float | None]:
         "celeray_gpu_memory_free_bytes": _scaled(free, MIB),
         "celeray_gpu_memory_reserved_bytes": _scaled(device.reserved_mib, MIB),
         "celeray_gpu_memory_foreign_bytes": _scaled(device.foreign_mib, MIB),
+        "celeray_gpu_leaking_bytes": _scaled(device.leaking_mib, MIB),
         "celeray_gpu_schedulable_bytes": _scaled(device.schedulable_mib, MIB),
+        "celeray_gpu_in_service": float(device.unusable is None and device.drained is None),
         "celeray_gpu_utilization_ratio": _scaled(device.utilization_pct, 0.01),
         "celeray_gpu_temperature_celsius": _scaled(device.temperature_c, 1.0),
         "celeray_gpu_power_watts": _scaled(device.power_mw, 0.001),

@@ -26,6 +26,25 @@ class OnOom(StrEnum):
     FAIL = "fail"
 
 
+class Basis(StrEnum):
+    """What the VRAM of a request goes by."""
+
+    DECLARED = "declared"
+    LEARNED = "learned"
+    """What earlier runs of the task used; what is declared counts until enough is known."""
+
+
+class Attribution(StrEnum):
+    """How it is known that memory of a device is an executor's."""
+
+    PID = "pid"
+    """NVML lists its processes."""
+    RESERVATION = "reservation"
+    """NVML lists pids of another namespace: what is used on a device that it has alone is its own."""
+    ALLOCATOR = "allocator"
+    """Its own allocator tells; of the rest nothing is known."""
+
+
 class Health(StrEnum):
     """What NVML says about a device. `UNKNOWN` is usable: most consumer cards report nothing."""
 
@@ -55,7 +74,8 @@ class ResourceRequest:
     isolation: Isolation = Isolation.WARM
     on_oom: OnOom = OnOom.RETRY_LARGER
     memory_mib_max: int | None = None
-    """How far `on_oom` may raise `memory_mib`. None: the largest device."""
+    """How far `on_oom` and `basis` may raise `memory_mib`. None: the largest device."""
+    basis: Basis = Basis.DECLARED
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,6 +84,8 @@ class DeviceProcess:
 
     pid: int
     used_mib: int | None
+    parents: tuple[int, ...] = ()
+    """Its ancestors' pids, the nearest first, as far as they can be seen."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,6 +101,10 @@ class DeviceReading:
     processes: tuple[DeviceProcess, ...] | None
     health: Health = Health.UNKNOWN
     health_reason: str | None = None
+    remedy: str | None = None
+    """What takes the device back into use after an XID. None: nothing but what made it unhealthy going away."""
+    lost: bool = False
+    """NVML can't reach it any more, or only after a reset: what runs there can't go on."""
     utilization_pct: int | None = None
     temperature_c: int | None = None
     power_mw: int | None = None
@@ -88,6 +114,8 @@ class DeviceReading:
     """Of a MIG slice: the card that it is a part of."""
     xids: tuple[tuple[int, int], ...] = ()
     """Driver errors by their XID with how often each came since the node agent started, lowest XID first."""
+    marked_at: float | None = None
+    """When the newest XID came that keeps the device out, in epoch seconds of the node's clock. None: none does."""
     unified_memory: bool = False
     """The device shares the host's memory: `total_mib` and `used_mib` are the host's."""
 

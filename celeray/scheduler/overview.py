@@ -12,10 +12,13 @@ from typing import Any, TypeVar
 
 from pydantic import BaseModel, ConfigDict
 
+from celeray.scheduler.draining import SubjectKind, read_drained
 from celeray.scheduler.keepers import read_keepers
 from celeray.scheduler.model import Health, Reason
 from celeray.scheduler.pausing import read_paused
+from celeray.scheduler.problems import problems
 from celeray.scheduler.settings import Settings
+from celeray.scheduler.standing import Drained
 from celeray.scheduler.status import (
     UNFINISHED,
     BridgeQueue,
@@ -24,6 +27,7 @@ from celeray.scheduler.status import (
     ClusterStatus,
     Counters,
     DeviceStatus,
+    Drain,
     KeeperSummary,
     NodeStatus,
     Pause,
@@ -36,6 +40,7 @@ from celeray.scheduler.status_store import StatusStore
 from celeray.scheduler.transport.scheduling import count_scheduled
 
 T = TypeVar("T")
+D = TypeVar("D", DeviceStatus, NodeStatus)
 
 
 class _Frozen(BaseModel):
@@ -77,6 +82,7 @@ class Overview:
     """Messages with a far eta, by queue."""
     dead_letters: int = 0
     """Parked messages."""
+    drained: Drained = field(default_factory=Drained)
 
 
 def read_overview(store: StatusStore, settings: Settings, at: float) -> Overview:
@@ -102,6 +108,7 @@ def read_overview(store: StatusStore, settings: Settings, at: float) -> Overview
         keepers=read_keepers(store.client, store.keys),
         scheduled={name: sum(counts.get(key, 0) for key in store.keys.queue_lists(name)) for name in names},
         dead_letters=store.dead_letters(),
+        drained=read_drained(store.client, store.keys),
     )
 
 
@@ -158,11 +165,12 @@ def queue_kind(name: str, settings: Settings) -> QueueKind:
 
 
 def devices(overview: Overview) -> tuple[DeviceStatus, ...]:
-    """Every device once, by node and index."""
+    """Every device once, by node and index. What is drained is as it was read now, not as a bridge knew it."""
     newest = _newest(
         (device.uuid, device, bridge) for bridge in overview.bridges for device in bridge.devices
     )
-    return tuple(sorted(newest, key=lambda device: (device.node_name, device.index, device.uuid)))
+    shown = (_with_drain(device, overview.drained.devices.get(device.uuid)) for device in newest)
+    return tuple(sorted(shown, key=lambda device: (device.node_name, device.index, device.uuid)))
 
 
 def nodes(overview: Overview) -> tuple[NodeStatus, ...]:
@@ -172,7 +180,13 @@ def nodes(overview: Overview) -> tuple[NodeStatus, ...]:
         for bridge in overview.bridges
         for node in bridge.nodes
     )
-    return tuple(sorted(_newest(aged), key=lambda node: (node.name, node.node_id)))
+    of_node = overview.drained.of_node
+    shown = (_with_drain(node, of_node(node.name, node.node_id)) for node in _newest(aged))
+    return tuple(sorted(shown, key=lambda node: (node.name, node.node_id)))
+
+
+def _with_drain(item: D, drain: Drain | None) -> D:
+    return item if item.drained == drain else item.model_copy(update={"drained": drain})
 
 
 def _aged(node: NodeStatus, seconds: float) -> NodeStatus:
@@ -200,6 +214,10 @@ def cluster_status(overview: Overview, settings: Settings, version: str) -> Clus
         state="degraded" if found else "ok",
         problems=found,
         paused=dict(overview.paused),
+        drained={
+            **{f"{SubjectKind.DEVICE} {uuid}": drain for uuid, drain in overview.drained.devices.items()},
+            **{f"{SubjectKind.NODE} {name}": drain for name, drain in overview.drained.nodes.items()},
+        },
         redis_ok=True,
         ray_connected=any(bridge.cluster_up for bridge in overview.bridges),
         bridges=tuple(overview.summaries),
@@ -218,45 +236,6 @@ def cluster_status(overview: Overview, settings: Settings, version: str) -> Clus
         executors=sum(len(bridge.executors) for bridge in overview.bridges),
         age_s=max((overview.at - bridge.written_at for bridge in overview.bridges), default=None),
     )
-
-
-def problems(
-    overview: Overview,
-    queues: Iterable[QueueStatus],
-    all_devices: Iterable[DeviceStatus],
-    all_nodes: Iterable[NodeStatus],
-    settings: Settings,
-) -> Iterable[str]:
-    """What an operator should look at, a sentence each."""
-    yield from _bridge_problems(overview)
-    yield from _keeper_problems(overview)
-    for device in all_devices:
-        if device.health is Health.UNHEALTHY:
-            reason = device.health_reason or "unhealthy"
-            yield f"device {device.index} of {device.node_name} ({device.uuid}): {reason}"
-    for node in all_nodes:
-        if node.reading_age_s is not None and node.reading_age_s > settings.reading_max_age_s:
-            yield f"node {node.name}: its last reading is {node.reading_age_s:.0f} s old"
-    for queue in queues:
-        if stuck := queue.reasons.get(Reason.NEVER_FITS):
-            yield f"queue {queue.name}: {stuck} task(s) ask for more than any device has"
-
-
-def _bridge_problems(overview: Overview) -> Iterable[str]:
-    if not overview.bridges:
-        yield "no bridge is up: nothing takes from the gpu.* queues"
-    for item in overview.summaries:
-        if not item.up:
-            yield f"bridge {item.hostname} has not written for {item.age_s or 0:.0f} s"
-        elif not item.cluster_up:
-            yield f"bridge {item.hostname} does not reach Ray: {item.cluster_detail or 'still connecting'}"
-
-
-def _keeper_problems(overview: Overview) -> Iterable[str]:
-    """A team that never had a keeper does without one."""
-    if overview.keepers and not any(keeper.up for keeper in overview.keepers):
-        last = min(overview.keepers, key=lambda keeper: keeper.age_s)
-        yield f"no keeper is up: {last.name} did its last round {last.age_s:.0f} s ago"
 
 
 def seen_by(overview: Overview, record: TaskRecord) -> TaskRecord:

@@ -19,7 +19,7 @@ from celery.worker import state
 from kombu.exceptions import ContentDisallowed, DecodeError
 
 from celeray.scheduler.etas import ScheduleEtas
-from celeray.scheduler.parked import ParkReason
+from celeray.scheduler.outcomes import History, Outcome, Park, settle
 from celeray.scheduler.transport.qos import QoS
 
 DETAIL_MOST = 500
@@ -83,26 +83,28 @@ class Refusals:
         return isinstance(name, str) and name in self._consumer.strategies
 
     def on_decode_error(self, message: Any, exc: BaseException) -> Any:
-        self._will_park(message, decode_reason(exc), exc)
+        self._will_park(message, outcome_of_decoding(exc), exc)
         return self._on_decode_error(message, exc)
 
     def on_invalid_task(self, body: Any, message: Any, exc: BaseException) -> Any:
         disallowed = isinstance(exc, ContentDisallowed)
-        self._will_park(message, ParkReason.CONTENT_TYPE if disallowed else ParkReason.BAD_MESSAGE, exc)
+        self._will_park(message, Outcome.CONTENT_TYPE if disallowed else Outcome.BAD_MESSAGE, exc)
         return self._on_invalid_task(body, message, exc)
 
     def on_unknown_message(self, body: Any, message: Any) -> Any:
-        self._will_park(message, ParkReason.BAD_MESSAGE, InvalidTaskError(NO_TASK))
+        self._will_park(message, Outcome.BAD_MESSAGE, InvalidTaskError(NO_TASK))
         return self._on_unknown_message(body, message)
 
     def on_unknown_task(self, body: Any, message: Any, exc: BaseException) -> Any:
-        self._will_park(message, ParkReason.UNKNOWN_TASK, NotRegistered(*exc.args))
+        self._will_park(message, Outcome.UNKNOWN_TASK, NotRegistered(*exc.args))
         return self._on_unknown_task(body, message, exc)
 
-    def _will_park(self, message: Any, reason: ParkReason, error: BaseException) -> None:
+    def _will_park(self, message: Any, outcome: Outcome, error: BaseException) -> None:
         """From now on an ack or a reject of the message parks it."""
-        if not is_leased(message):
+        verdict = settle(outcome, History(), None)
+        if not is_leased(message) or not isinstance(verdict, Park):
             return
+        reason = verdict.reason
         detail = detail_of(error, self._consumer.hostname)
 
         def park(*_: Any, **__: Any) -> None:
@@ -150,15 +152,15 @@ def body_fault(payload: Any) -> str | None:
     return None
 
 
-def decode_reason(error: BaseException) -> ParkReason:
+def outcome_of_decoding(error: BaseException) -> Outcome:
     """Whether a worker that knows or accepts more could have decoded the body, or none could."""
     if isinstance(error, ContentDisallowed):
-        return ParkReason.CONTENT_TYPE
+        return Outcome.CONTENT_TYPE
     # Python's codecs raise LookupError itself for a name that they don't know; kombu wraps it.
     cause = error.__cause__ or error.__context__ if isinstance(error, DecodeError) else None
     if type(cause) is LookupError or (isinstance(error, LookupError) and not isinstance(error, DecodeError)):
-        return ParkReason.CONTENT_TYPE
-    return ParkReason.UNDECODABLE
+        return Outcome.CONTENT_TYPE
+    return Outcome.UNDECODABLE
 
 
 def detail_of(error: BaseException, worker: str) -> str:

@@ -15,7 +15,7 @@ from fractions import Fraction
 from typing import Any, NamedTuple
 
 from celeray.scheduler.errors import RequirementError
-from celeray.scheduler.model import MIB, Isolation, OnOom, ResourceRequest
+from celeray.scheduler.model import MIB, Basis, Isolation, OnOom, ResourceRequest
 
 HEADER = "resource_requirements"
 """The message header and the task attribute that carry requirements."""
@@ -52,7 +52,7 @@ Layer = dict[str, Given]
 """A parsed layer by canonical key, which is the field of `ResourceRequest`."""
 
 
-DEVICE_FIELDS = ("memory_mib", "memory_mib_max", "exclusive", "gpu_types")
+DEVICE_FIELDS = ("memory_mib", "memory_mib_max", "exclusive", "gpu_types", "basis")
 """What means nothing without a device."""
 
 
@@ -139,6 +139,7 @@ def _finish(layer: Layer) -> ResourceRequest:
     else:
         fields["exclusive"] = _exclusive(layer)
         _check_max(layer)
+        _check_basis(layer)
     fields.setdefault("cpus_milli", 0 if gpus else DEFAULT_CPUS_MILLI)
     return ResourceRequest(**fields)
 
@@ -160,6 +161,12 @@ def _check_max(layer: Layer) -> None:
         raise RequirementError(most.key, most.raw, "needs vram_gb: a whole device can't be raised")
     if most.value < memory.value:
         raise RequirementError(most.key, most.raw, f"at least {memory.key}, which is {memory.raw!r}")
+
+
+def _check_basis(layer: Layer) -> None:
+    given = layer.get("basis")
+    if given is not None and given.value is Basis.LEARNED and "memory_mib" not in layer:
+        raise RequirementError(given.key, given.raw, "needs vram_gb, which counts until enough was learned")
 
 
 # One parser a kind of value. Each takes the key, for the error, and the value as written.
@@ -270,5 +277,6 @@ _KEYS: dict[str, tuple[str, Callable[[str, Any], Any]]] = {
     "executor": ("executor", _name),
     "isolation": ("isolation", _one_of(Isolation)),
     "on_oom": ("on_oom", _one_of(OnOom)),
+    "request": ("basis", _one_of(Basis)),
 }
 """Field of `ResourceRequest` and parser by the key that users write."""

@@ -14,6 +14,7 @@ from celery.backends.base import compress_payload
 
 from celeray.scheduler.fenced_results import FencingMixin
 from celeray.scheduler.installed import installed_on
+from celeray.scheduler.letters.chords import ReopeningMixin
 from celeray.scheduler.result_batch import BatchingMixin
 from celeray.scheduler.result_ttl import ResultTtlMixin
 from celeray.scheduler.submission.subscribing import SubscribeLateMixin
@@ -48,12 +49,24 @@ class CompressingMixin:
 
 
 class RedisBackend(
-    SubscribeLateMixin, ResultTtlMixin, BatchingMixin, FencingMixin, CompressingMixin, stock.RedisBackend
+    SubscribeLateMixin,
+    ResultTtlMixin,
+    BatchingMixin,
+    FencingMixin,
+    ReopeningMixin,
+    CompressingMixin,
+    stock.RedisBackend,
 ):
     """`redis://` and `rediss://`."""
 
 
 class SentinelBackend(
-    SubscribeLateMixin, ResultTtlMixin, BatchingMixin, FencingMixin, CompressingMixin, stock.SentinelBackend
+    SubscribeLateMixin,
+    ResultTtlMixin,
+    BatchingMixin,
+    FencingMixin,
+    ReopeningMixin,
+    CompressingMixin,
+    stock.SentinelBackend,
 ):
     """`sentinel://`."""

@@ -10,6 +10,7 @@ import json
 import logging
 import threading
 from collections.abc import Iterable, Mapping, Sequence
+from contextvars import ContextVar
 from dataclasses import dataclass
 from functools import cached_property, lru_cache, partial
 from typing import Any
@@ -34,6 +35,10 @@ REVOKES_MAX = 100_000
 READ_EVERY_S = 5.0
 OVERLAP_S = 30.0
 """Read again each time, since clocks of a master and its successor differ. Twice the same changes nothing."""
+
+never_published: ContextVar[frozenset[str]] = ContextVar("celeray_never_published", default=frozenset())
+"""Tasks whose revoke tells nobody, while Celery fails the body of a chord: no message of theirs was ever published, and
+the chord may be opened again."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -137,7 +142,10 @@ class ControlMixin:
         Raises:
             kombu.exceptions.OperationalError: the broker does not answer; nobody was told.
         """
-        self._write(_listed(task_id), {})
+        ids = _listed(task_id)
+        if ids and never_published.get().issuperset(ids):
+            return None
+        self._write(ids, {})
         return super().revoke(task_id, *args, **kwargs)  # type: ignore[misc]
 
     def revoke_by_stamped_headers(self, headers: Mapping[str, Any], *args: Any, **kwargs: Any) -> Any:

@@ -1,7 +1,8 @@
 """Counters as flat series and back: the form in which Redis adds them up over bridges. Pure.
 
-A series is a JSON list: `["finished", queue, name, outcome]`, or `[kind, queue, name, "sum"]` and
-`[kind, queue, name, "le", bound]` with kind `placement` or `execution`, bound a number or `"+Inf"`.
+A series is a JSON list: `["finished", queue, name, outcome]`, `["out_of_memory", queue, name]`, or
+`[kind, queue, name, "sum"]` and `[kind, queue, name, "le", bound]` with kind `placement` or `execution`, bound a
+number or `"+Inf"`.
 """
 
 from __future__ import annotations
@@ -10,7 +11,7 @@ import json
 from collections import defaultdict
 from collections.abc import Mapping
 
-from celeray.scheduler.status import Counters, FinishedCount, TaskHistogram
+from celeray.scheduler.status import Counters, FinishedCount, TaskCount, TaskHistogram
 
 INF = "+Inf"
 HISTOGRAMS = ("placement", "execution")
@@ -21,6 +22,8 @@ def to_series(counters: Counters) -> dict[str, float]:
     series: dict[str, float] = {}
     for item in counters.finished:
         series[_key("finished", item.queue, item.name, item.outcome)] = item.count
+    for count_of in counters.out_of_memory:
+        series[_key("out_of_memory", count_of.queue, count_of.name)] = count_of.count
     for kind, histograms in (("placement", counters.placement), ("execution", counters.execution)):
         for histogram in histograms:
             series[_key(kind, histogram.queue, histogram.name, "sum")] = histogram.sum
@@ -39,12 +42,15 @@ def from_series(series: Mapping[str, float], bounds: Mapping[str, tuple[float, .
             them, are added to those of its histogram.
     """
     finished: list[FinishedCount] = []
+    out_of_memory: list[TaskCount] = []
     sums: dict[tuple[str, str, str], float] = {}
     buckets: dict[tuple[str, str, str], dict[float | str, int]] = defaultdict(dict)
     for key, value in sorted(series.items()):
         kind, queue, name, *rest = json.loads(key)
         if kind == "finished":
             finished.append(FinishedCount(queue=queue, name=name, outcome=rest[0], count=round(value)))
+        elif kind == "out_of_memory":
+            out_of_memory.append(TaskCount(queue=queue, name=name, count=round(value)))
         elif rest[0] == "sum":
             sums[kind, queue, name] = value
         else:
@@ -53,7 +59,10 @@ def from_series(series: Mapping[str, float], bounds: Mapping[str, tuple[float, .
     for (kind, queue, name), total in sums.items():
         made[kind].append(_histogram(queue, name, total, buckets[kind, queue, name], bounds[kind]))
     return Counters(
-        finished=tuple(finished), placement=tuple(made["placement"]), execution=tuple(made["execution"])
+        finished=tuple(finished),
+        out_of_memory=tuple(out_of_memory),
+        placement=tuple(made["placement"]),
+        execution=tuple(made["execution"]),
     )
 
 

@@ -20,6 +20,7 @@ from pydantic_settings import (
     TomlConfigSettingsSource,
 )
 
+from celeray.scheduler.backoff import BUILT_IN, RetryPolicy, chosen
 from celeray.scheduler.errors import ConfigurationError
 from celeray.scheduler.limits.declaration import LimitDeclaration
 
@@ -102,6 +103,12 @@ class Settings(BaseSettings):
     limits: dict[str, LimitDeclaration] = Field(default_factory=dict)
     """Cluster-wide limits, each by a pattern of full task names."""
 
+    # Retries
+    retry_policies: dict[str, str] = Field(default_factory=dict)
+    """Name of a policy by a pattern of full task names. A task that none matches is retried by none."""
+    custom_retry_policies: dict[str, RetryPolicy] = Field(default_factory=dict)
+    """Policies by name, besides `default`, `critical` and `batch`, or in their place."""
+
     # Results
     result_ttl_s: int = Field(default=3600, ge=1)
     compress_results_above_bytes: int = Field(default=64 * 1024, ge=0)
@@ -126,6 +133,9 @@ class Settings(BaseSettings):
     letters_max: int = Field(default=10_000, ge=1, le=1_000_000)
     """Of more dead letters than this the keeper forgets the oldest, and logs how many."""
 
+    failed_task_letters: bool = True
+    """Park the message of a run that failed for good. What no worker can run is parked in any case."""
+
     # Bridge
     app: str | None = None
     """The Celery app as `-A` names it; executors load it the same way."""
@@ -134,6 +144,8 @@ class Settings(BaseSettings):
     """Messages that the bridge holds at once, waiting or running."""
     batch_max_runs: int = Field(default=256, ge=1, le=10_000)
     """Most short tasks in one call to an executor. 1: each its own call."""
+    batch_short_s: float = Field(default=0.010, gt=0, le=1)
+    """A task whose runs take less counts as short. A longer one gains little: a call costs about 2 ms."""
     vram_headroom_mib: int = Field(default=0, ge=0)
     """Never given out on any device."""
     exclusive_foreign_mib: int = Field(default=1024, ge=0)
@@ -141,6 +153,21 @@ class Settings(BaseSettings):
     reading_interval_s: float = Field(default=1.0, gt=0, le=60)
     reading_max_age_s: float = Field(default=15.0, gt=0)
     """A node without a reading for longer than this gives out nothing."""
+    leak_after_s: float = Field(default=30.0, ge=1, le=86_400)
+    """So long VRAM of an ended executor may take to come back before its device counts as leaking."""
+    canary_interval_s: float = Field(default=60.0, ge=0, le=86_400)
+    """Time between two canaries on a device that an XID keeps out. 0: none, an operator takes it back."""
+    peak_interval_s: float = Field(default=0.25, ge=0, le=60)
+    """How often an executor looks at the VRAM that it uses, while it runs a task. 0: never, and nothing is learned."""
+    learned_runs_min: int = Field(default=10, ge=1, le=100_000)
+    """Runs of a task that were observed on a device model before what they used counts."""
+    learned_headroom_pct: int = Field(default=10, ge=0, le=1_000)
+    """Percent that a learned request is above the p95 of what was observed."""
+    out_of_memory_runs_max: int = Field(default=5, ge=1, le=20)
+    """Most runs of a message while its GPU memory runs out, each with more than the one before; the last one's failure
+    is the task's. 1: the first one's is."""
+    limit_vram: bool = True
+    """Keep frameworks in an executor that shares its devices within what it reserved there, where that is possible."""
     never_fits_after_s: float = Field(default=60.0, ge=0)
     """A task that no node can hold, even idle, waits this long for a larger one to come; then it fails."""
     cluster_may_grow: bool = False
@@ -197,6 +224,19 @@ class Settings(BaseSettings):
             if queue not in known:
                 raise ValueError(f"{key}={queue!r}: not one of queues {sorted(known)}")
         return self
+
+    @model_validator(mode="after")
+    def _policies_are_known(self) -> Settings:
+        known = sorted({*BUILT_IN, *self.custom_retry_policies})
+        for pattern, name in self.retry_policies.items():
+            if name not in known:
+                raise ValueError(f"retry_policies.{pattern}={name!r}: not one of {known}")
+        return self
+
+    def retry_policy_of(self, task: str) -> RetryPolicy | None:
+        """The policy that retries a task, by its full name. None: none does."""
+        name = chosen(task, self.retry_policies)
+        return None if name is None else self.custom_retry_policies.get(name) or BUILT_IN[name]
 
     def is_gpu_queue(self, name: str) -> bool:
         """Whether tasks on the queue run on Ray."""

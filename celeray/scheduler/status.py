@@ -11,7 +11,7 @@ from typing import NamedTuple
 
 from pydantic import BaseModel, ConfigDict
 
-from celeray.scheduler.model import Health, Reason
+from celeray.scheduler.model import Attribution, Health, Reason
 from celeray.scheduler.states import ExecutorState
 
 DETAIL_MAX_CHARS = 1_000
@@ -52,6 +52,16 @@ class QueueKind(StrEnum):
     OTHER = "other"
 
 
+class Drain(_Frozen):
+    """That an operator drained a device or a node: what runs there finishes, and nothing new is placed."""
+
+    by: str
+    """Who said so last: user@host, or `token:ID`."""
+    at: float
+    """Since when."""
+    why: str
+
+
 class DeviceStatus(_Frozen):
     """One GPU."""
 
@@ -71,8 +81,22 @@ class DeviceStatus(_Frozen):
     """What placement will still give."""
     health: Health = Health.UNKNOWN
     health_reason: str | None = None
+    lost: bool = False
+    """NVML can't reach it any more, or only after a reset. What ran there was ended."""
+    remedy: str | None = None
+    """What takes it back into use after an XID."""
+    unusable: str | None = None
+    """Why nothing is placed there: drained, unhealthy, lost or unreadable. None: it is in use."""
+    drained: Drain | None = None
+    """None: no operator drained it."""
+    leaking_mib: int = 0
+    """Memory of ended executors that did not come back in `leak_after_s`; a part of `foreign_mib`."""
+    leaking_pids: tuple[int, ...] = ()
+    """Of them and their children, as far as NVML still lists them."""
     xids: dict[int, int] = {}
     """Driver errors by their XID, with how often each came since the node agent started."""
+    marked_at: float | None = None
+    """When the newest XID came that keeps it out, by the node's clock. None: none does."""
     utilization_pct: int | None = None
     temperature_c: int | None = None
     power_mw: int | None = None
@@ -92,9 +116,15 @@ class NodeStatus(_Frozen):
     memory_free_mib: int
     labels: dict[str, str] = {}
     draining: bool = False
+    """Its bridge places nothing there, since an operator drained it."""
+    drained: Drain | None = None
+    """None: no operator drained it."""
     reading_age_s: float | None = None
     """Age of the newest reading. None: none came yet."""
     simulated: bool = False
+    attribution: Attribution = Attribution.PID
+    """How use of a device is told apart by executor: by the pids that NVML lists, or by reservations where those are of
+    another namespace."""
     driver_version: str | None = None
     devices: tuple[str, ...] = ()
     """Their uuids."""
@@ -161,6 +191,17 @@ class BridgeQueue(_Frozen):
     reasons: dict[Reason, int] = {}
 
 
+class OutOfMemoryRecord(_Frozen):
+    """A run of a task whose GPU memory ran out, so that the task was placed again with more."""
+
+    at: float
+    reserved_mib: int | None = None
+    """What it had on each device. None: not known."""
+    node_id: str | None = None
+    node_name: str | None = None
+    device_uuids: tuple[str, ...] = ()
+
+
 class TaskRecord(_Frozen):
     """One run of a task in a bridge: where, when, and how it ended."""
 
@@ -179,6 +220,16 @@ class TaskRecord(_Frozen):
     gpus: int = 0
     vram_mib: int | None = None
     """Asked for on each device. None: whole devices where `gpus` > 0, else none."""
+    out_of_memory: tuple[OutOfMemoryRecord, ...] = ()
+    """Its runs in this bridge whose GPU memory ran out, oldest first. The task's own retries do not count them."""
+    raised_mib: int | None = None
+    """What it asks for on each device since then. None: what its message asks."""
+    reserved_mib: int | None = None
+    """What its executor has reserved on each device. None: not begun."""
+    peak_mib: int | None = None
+    """Most that it was seen to use on one device. None: not known."""
+    peak_attribution: Attribution | None = None
+    """How that is known to be its own."""
     executor_id: str | None = None
     executor_class: str | None = None
     warm: bool | None = None
@@ -246,6 +297,8 @@ class Counters(_Frozen):
     """What only grows."""
 
     finished: tuple[FinishedCount, ...] = ()
+    out_of_memory: tuple[TaskCount, ...] = ()
+    """Runs whose GPU memory ran out, and that were placed again."""
     placement: tuple[TaskHistogram, ...] = ()
     """Received to started."""
     execution: tuple[TaskHistogram, ...] = ()
@@ -319,6 +372,8 @@ class ClusterStatus(_Frozen):
     problems: tuple[str, ...] = ()
     paused: dict[str, Pause] = {}
     """Queues that are paused on purpose, which is no problem."""
+    drained: dict[str, Drain] = {}
+    """What is drained on purpose, by `device UUID` or `node NAME`."""
     redis_ok: bool
     ray_connected: bool
     bridges: tuple[BridgeSummary, ...] = ()

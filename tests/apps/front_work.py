@@ -71,3 +71,18 @@ def span(key: str, seconds: float) -> int:
         time.sleep(seconds)
         client.incr(f"{key}:ended")
     return number
+
+
+@app.task(shared=False, name="front.needs")
+def needs(key: str, value: int) -> int:
+    """Fails until the key is there."""
+    with redis.Redis.from_url(os.environ["FRONT_REDIS_URL"]) as client:
+        if not client.exists(key):
+            raise LookupError(key)
+    return value
+
+
+@app.task(shared=False, name="front.total")
+def total(numbers: list[int]) -> list[int]:
+    """Shows what a chord's body gets."""
+    return numbers

@@ -10,6 +10,7 @@ import redis
 from celery import Celery, Task
 
 import celeray
+from celeray.actors.simulated import hold
 
 app = Celery(
     "gpu", broker=os.environ.get("CELERY_BROKER_URL"), backend=os.environ.get("CELERY_RESULT_BACKEND")
@@ -178,3 +179,31 @@ class UnreadableError(Exception):
 
     def __init__(self, first: str, second: str) -> None:
         super().__init__(first)
+
+
+@app.task(
+    name="gpu.learns",
+    resource_requirements={"gpu": True, "vram_gb": 8, "vram_gb_max": 12, "request": "learned"},
+)
+def learns(mib: int, key: str | None = None) -> dict[str, Any]:
+    """Holds so much of its devices, until the key is there."""
+    hold(mib)
+    with redis.Redis.from_url(os.environ["CELERY_BROKER_URL"]) as client:
+        while key is not None and not client.exists(key):
+            time.sleep(0.02)
+    return _here()
+
+
+@app.task(name="gpu.needs", resource_requirements=SMALL)
+def needs(key: str, value: int) -> int:
+    """Fails until the key is there."""
+    with redis.Redis.from_url(os.environ["CELERY_BROKER_URL"]) as client:
+        if not client.exists(key):
+            raise LookupError(key)
+    return value
+
+
+@app.task(name="gpu.gathered", resource_requirements=SMALL)
+def gathered(values: list[int]) -> list[int]:
+    """Shows what a chord's body gets."""
+    return values

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import atexit
 import os
+import subprocess
 import time
 from pathlib import Path
 from typing import Any
@@ -122,6 +123,18 @@ def allocate(uuid: str, mib: int) -> None:
     from tests.fake_nvml import allocate as allocate_fake
 
     allocate_fake(uuid, mib)
+
+
+@app.task(name="simple.spike")
+def spike(uuid: str, mib: int, seconds: float) -> None:
+    """Take memory of a device of the fake NVML library, in a child of this process, for a while."""
+    from tests.fake_nvml import allocate as allocate_fake
+
+    with subprocess.Popen(["sleep", "300"]) as child:
+        allocate_fake(uuid, mib, pid=child.pid)
+        time.sleep(seconds)
+        allocate_fake(uuid, 0, pid=child.pid)
+        child.kill()
 
 
 @app.task(name="simple.linger")

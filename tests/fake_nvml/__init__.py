@@ -48,6 +48,8 @@ class FakeDevice:
     recovery: int | None = 0
     mig_mode: int | None = 0
     lost: int | None = None
+    keeps_dead: int | None = None
+    """What becomes of a dead process's memory; None: it comes back, 1: it stays with its pid, 2: it stays with none."""
     events: int | None = 8
     """Kinds of events that it can tell, as NVML's mask: 8 is XIDs."""
     xids: list[int] = field(default_factory=list)
@@ -90,6 +92,39 @@ class FakeNvml:
         """Write everything. Allocations that other processes made meanwhile are lost: use `allocate` for those."""
         with _locked(self.path) as file:
             _replace(file, self._text())
+
+    def change(self, uuid: str, **values: int) -> None:
+        """Change numbers of one device, or with `xid` tell one more error; allocations of other processes stay."""
+        device = self.device(uuid)
+        for name, value in values.items():
+            if name == "xid":
+                device.xids.append(value)
+            else:
+                setattr(device, name, value)
+        with _locked(self.path) as file:
+            inside, out = False, []
+            for line in file.read().splitlines():
+                if line.startswith(("device=", "mig=")):
+                    inside = line.partition("=")[2] == uuid
+                elif inside and line.partition("=")[0] in values and not line.startswith("xid="):
+                    continue
+                elif inside and "keeps_dead" in values and _is_of_a_dead_process(line):
+                    # What has come back already does not go again.
+                    continue
+                out.append(line)
+                if inside and line.startswith(("device=", "mig=")):
+                    out += [f"{name}={value}" for name, value in values.items() if name != "xid"]
+            self._insert_xids(out, uuid, [value for name, value in values.items() if name == "xid"])
+            _replace(file, "\n".join(out) + "\n")
+
+    @staticmethod
+    def _insert_xids(lines: list[str], uuid: str, xids: list[int]) -> None:
+        """At the end of the device's section: the library tells them in their order."""
+        begin = next(i for i, line in enumerate(lines) if line in (f"device={uuid}", f"mig={uuid}"))
+        end = next(
+            (i for i in range(begin + 1, len(lines)) if lines[i].startswith(("device=", "mig="))), len(lines)
+        )
+        lines[end:end] = [f"xid={xid}" for xid in xids]
 
     def _text(self) -> str:
         lines = [f"driver={self.driver}", *(f"error.{name}={code}" for name, code in self.errors.items())]
@@ -164,6 +199,11 @@ def _section(kind: str, device: FakeDevice) -> list[str]:
     lines += [f"xid={xid}" for xid in device.xids]
     lines += [f"error.{name}={code}" for name, code in device.errors.items()]
     return lines
+
+
+def _is_of_a_dead_process(line: str) -> bool:
+    key, _, value = line.partition("=")
+    return key == "process" and not Path(f"/proc/{value.split()[0]}").exists()
 
 
 @contextmanager

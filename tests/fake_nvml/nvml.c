@@ -29,6 +29,7 @@ enum { SUCCESS = 0, UNINITIALIZED = 1, INVALID_ARGUMENT = 2, NOT_SUPPORTED = 3, 
 #define MAX_SECTIONS 64
 #define MAX_LINES 2048
 #define MEMORY_V2 0x02000028u
+enum { KEEPS_LISTED = 1, KEEPS_UNLISTED = 2 };
 
 typedef struct { char key[96]; char value[160]; } line_t;
 typedef struct { int parent; int first; int count; char uuid[96]; } section_t;
@@ -132,15 +133,31 @@ static int alive(long long pid) {
 static unsigned processes(const state_t *state, int section, int graphics, process_t *out, unsigned room) {
     const section_t *s = &state->sections[section];
     unsigned count = 0;
+    long long keeps = 0;
+    number(state, section, "keeps_dead", &keeps);
     for (int i = s->first; i < s->first + s->count; i++) {
         long long pid = 0, bytes = 0;
         if (strcmp(state->lines[i].key, "process")) continue;
         sscanf(state->lines[i].value, "%lld %lld", &pid, &bytes);
-        if ((strstr(state->lines[i].value, "graphics") != NULL) != graphics || !alive(pid)) continue;
+        if ((strstr(state->lines[i].value, "graphics") != NULL) != graphics) continue;
+        if (!alive(pid) && keeps != KEEPS_LISTED) continue;
         if (out && count < room) out[count] = (process_t){(unsigned)pid, (unsigned long long)bytes, ~0u, ~0u};
         count++;
     }
     return count;
+}
+
+/* What a driver keeps of dead processes without listing them. */
+static long long kept(const state_t *state, int section) {
+    const section_t *s = &state->sections[section];
+    long long keeps = 0, sum = 0;
+    number(state, section, "keeps_dead", &keeps);
+    for (int i = s->first; keeps == KEEPS_UNLISTED && i < s->first + s->count; i++) {
+        long long pid = 0, bytes = 0;
+        if (strcmp(state->lines[i].key, "process")) continue;
+        if (sscanf(state->lines[i].value, "%lld %lld", &pid, &bytes) == 2 && bytes > 0 && !alive(pid)) sum += bytes;
+    }
+    return sum;
 }
 
 static int memory(const state_t *state, int section, memory_v2_t *out) {
@@ -149,6 +166,7 @@ static int memory(const state_t *state, int section, memory_v2_t *out) {
     if (number(state, section, "total", &total)) return NOT_SUPPORTED;
     number(state, section, "reserved", &reserved);
     number(state, section, "used", &used);
+    used += kept(state, section);
     for (int graphics = 0; graphics < 2; graphics++) {
         unsigned count = processes(state, section, graphics, list, 256);
         for (unsigned i = 0; i < count && i < 256; i++) if (list[i].used != ~0ull) used += (long long)list[i].used;

@@ -24,6 +24,7 @@ pytestmark = [
     pytest.mark.integration,
     pytest.mark.timeout(900),
     pytest.mark.filterwarnings("ignore:Call to deprecated setex"),
+    pytest.mark.unmeasured,
 ]
 DEADLINE_S = 240.0
 """Generous: an executor loads the app under coverage, on a machine that other tests share."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from http import HTTPStatus
-from typing import Annotated
+from typing import Annotated, Any
 
 from fastapi import APIRouter, Query
 from fastapi.exceptions import RequestValidationError
@@ -15,7 +15,7 @@ from celeray.api.snapshots import Snapshots
 from celeray.api.tokens import Token
 from celeray.scheduler.clock import Clock
 from celeray.scheduler.letters.discard import Discard, Discarded
-from celeray.scheduler.letters.record import LetterDetail
+from celeray.scheduler.letters.record import LetterDetail, LetterState
 from celeray.scheduler.letters.redrive import RATE_MAX, REDRIVE_WHY, Redrive, Redriven, RedriveTerms
 from celeray.scheduler.letters.selecting import Selection
 from celeray.scheduler.letters.store import LetterFilter, LetterPage, Letters
@@ -42,6 +42,15 @@ class ChosenLetters(BaseModel):
         return Selection(ids=self.ids, filter=self.filter, all=self.all)
 
 
+class LetterEdits(BaseModel):
+    """What the messages shall say instead."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    request: dict[str, Any] | None = Field(default=None, max_length=50)
+    """Resource requirements, over those that each message carries."""
+
+
 class RedriveRequest(ChosenLetters):
     """The body of a redrive."""
 
@@ -51,6 +60,7 @@ class RedriveRequest(ChosenLetters):
     """Another queue to send to."""
     priority: int | None = Field(default=None, ge=1, le=10)
     """Another priority, 10 most urgent."""
+    edits: LetterEdits = LetterEdits()
     why: str = REDRIVE_WHY
     """1 to 500 characters on one line."""
 
@@ -73,13 +83,26 @@ def router(snapshots: Snapshots, clock: Clock) -> APIRouter:
         queue: Annotated[str | None, Query(max_length=500)] = None,
         task: Annotated[str | None, Query(max_length=500)] = None,
         reason: Annotated[str | None, Query(max_length=500)] = None,
+        exception: Annotated[str | None, Query(max_length=500)] = None,
+        state: LetterState = LetterState.PARKED,
         since: Annotated[float | None, Query(allow_inf_nan=False)] = None,
         until: Annotated[float | None, Query(allow_inf_nan=False)] = None,
         limit: Annotated[int, Query(ge=1, le=PAGE_MAX)] = 50,
         cursor: Annotated[str | None, Query(max_length=1000)] = None,
     ) -> LetterPage:
-        """Dead letters, the newest first, without the tasks' arguments; `task` is a pattern with *, ? and [...]."""
-        chosen = LetterFilter(queue=queue, task=task, reason=reason, since=since, until=until)
+        """Dead letters, the newest first, without the tasks' arguments.
+
+        `task` and `exception` are patterns with *, ? and [...]; `state` shows also what is sent again, or was.
+        """
+        chosen = LetterFilter(
+            queue=queue,
+            task=task,
+            reason=reason,
+            exception=exception,
+            state=state,
+            since=since,
+            until=until,
+        )
         try:
             return letters.page(chosen, limit, cursor)
         except ValueError as error:
@@ -100,7 +123,13 @@ def router(snapshots: Snapshots, clock: Clock) -> APIRouter:
     def redrive_dead_letters(body: RedriveRequest, request: Request) -> Redriven:
         """Send dead letters again: the original bytes, to the queue that they came from."""
         _check_rate(letters, body)
-        terms = RedriveTerms(dry_run=body.dry_run, rate=body.rate, queue=body.queue, priority=body.priority)
+        terms = RedriveTerms(
+            dry_run=body.dry_run,
+            rate=body.rate,
+            queue=body.queue,
+            priority=body.priority,
+            request=body.edits.request,
+        )
         done = redrive.run(body.selection, terms, by=_by(request), why=body.why)
         snapshots.forget()
         return done

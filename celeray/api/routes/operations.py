@@ -12,6 +12,8 @@ from redis import RedisError
 from celeray.api.metrics_collector import picture_of, render
 from celeray.api.problems import Problem
 from celeray.api.snapshots import Snapshots
+from celeray.scheduler.clock import SystemClock
+from celeray.scheduler.learned.overview import read_learned
 from celeray.scheduler.letters.store import Letters
 
 logger = logging.getLogger(__name__)
@@ -29,7 +31,10 @@ def router(snapshots: Snapshots) -> APIRouter:
     @routes.get("/metrics", response_class=Response)
     def get_metrics(accept: Annotated[str, Header()] = "") -> Response:
         """Prometheus or OpenMetrics text; docs/metrics.md explains each."""
-        picture = picture_of(snapshots.newest(), snapshots.settings, letters.reasons())
+        settings, store = snapshots.settings, snapshots.store
+        learned = read_learned(store.client, store.keys, settings, SystemClock().time())
+        counts = letters.reasons(), learned.tasks, letters.count_scheduled()
+        picture = picture_of(snapshots.newest(), settings, *counts)
         page, content_type = render(picture, accept, celery_compat=snapshots.settings.metrics_celery_compat)
         return Response(page, headers={"Content-Type": content_type})
 

@@ -16,9 +16,11 @@ from celery.exceptions import Ignore, Reject, Retry, WorkerLostError
 from celery.worker import state as worker_state
 
 from celeray.scheduler.bridge.run import RunPort
+from celeray.scheduler.endings.classifying import outcome_of_failure, outcome_of_lost_executor
 from celeray.scheduler.fencing import LeaseLostError
 from celeray.scheduler.lost_leases import give_up
 from celeray.scheduler.moving import give_back, give_back_all
+from celeray.scheduler.outcomes import Outcome
 from celeray.scheduler.status import TaskState
 from celeray.scheduler.transport.qos import QoS as LeasedQoS
 
@@ -28,7 +30,7 @@ logger = logging.getLogger(__name__)
 class CeleryPort:
     """Implements `RunPort` for one `celery.worker.request.Request`."""
 
-    __slots__ = ("_accept", "_args", "_callback", "_error_callback", "_request", "_timeout")
+    __slots__ = ("_accept", "_args", "_callback", "_error_callback", "_request", "_timeout", "ran_out")
 
     def __init__(
         self,
@@ -50,6 +52,7 @@ class CeleryPort:
         self._callback = callback
         self._error_callback = error_callback
         self._timeout = timeout_callback
+        self.ran_out = False
 
     def wanted(self) -> bool:
         # Celery checked when it handed the message over; it may have waited for hours since.
@@ -75,7 +78,7 @@ class CeleryPort:
         worker_state.all_total_count[0] -= 1
         qos = getattr(request.message.channel, "qos", None)
         if isinstance(qos, LeasedQoS):
-            qos.ended(request.message.delivery_tag)
+            qos.begun_in_vain(request.message.delivery_tag)
 
     def came_back(self, payload: bytes) -> TaskState:
         try:
@@ -83,6 +86,7 @@ class CeleryPort:
         except Exception as error:
             logger.exception("the outcome of %s can't be read", self._request.id)
             return self._fail(error)
+        self.ran_out = bool(failed) and outcome_of_failure(_error(retval)) is Outcome.GPU_MEMORY
         try:
             self._callback((failed, retval, runtime))
         except (SystemExit, KeyboardInterrupt) as error:
@@ -108,6 +112,7 @@ class CeleryPort:
             request.send_event("task-failed", exception=repr(_error(einfo)), traceback=einfo.traceback)
 
     def lost(self, detail: str) -> TaskState:
+        self._request.celeray_lost_as = outcome_of_lost_executor(detail)
         self._fail(WorkerLostError(detail))
         return TaskState.LOST
 

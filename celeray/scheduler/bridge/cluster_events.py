@@ -7,6 +7,9 @@ import logging
 from celeray.scheduler.bridge.batching import RunTimes
 from celeray.scheduler.bridge.fleet import Fleet, LostRuns
 from celeray.scheduler.bridge.launching import Launcher
+from celeray.scheduler.bridge.learner import Learner
+from celeray.scheduler.bridge.out_of_memory import OutOfMemory
+from celeray.scheduler.bridge.peaks import peak_of
 from celeray.scheduler.bridge.run import Run
 from celeray.scheduler.bridge.runs import Runs
 from celeray.scheduler.cluster import (
@@ -19,10 +22,12 @@ from celeray.scheduler.cluster import (
     NodeLost,
     NodeRead,
     RunEnded,
+    RunOutOfMemory,
     RunReturned,
     RunStarted,
 )
 from celeray.scheduler.states import RunState
+from celeray.scheduler.status import TaskState
 
 logger = logging.getLogger(__name__)
 
@@ -30,7 +35,15 @@ logger = logging.getLogger(__name__)
 class ClusterEvents:
     """Belongs to the consumer thread."""
 
-    def __init__(self, fleet: Fleet, runs: Runs, times: RunTimes, launcher: Launcher) -> None:
+    def __init__(
+        self,
+        fleet: Fleet,
+        runs: Runs,
+        times: RunTimes,
+        launcher: Launcher,
+        learner: Learner,
+        out_of_memory: OutOfMemory,
+    ) -> None:
         self.up = False
         self.address: str | None = None
         self.detail: str | None = "not connected yet"
@@ -41,6 +54,8 @@ class ClusterEvents:
         self._runs = runs
         self._times = times
         self._launcher = launcher
+        self._learner = learner
+        self._out_of_memory = out_of_memory
 
     def handle(self, event: ClusterEvent) -> None:
         """Take one event."""
@@ -49,7 +64,7 @@ class ClusterEvents:
                 self._on_run_ended(event)
             case RunStarted():
                 self._on_run_started(event)
-            case RunReturned():
+            case RunReturned() | RunOutOfMemory():
                 self._on_run_returned(event)
             case ExecutorStarted():
                 self._fleet.started(event)
@@ -65,19 +80,36 @@ class ClusterEvents:
                 self._on_cluster_down(detail)
 
     def _on_run_ended(self, event: RunEnded) -> None:
+        executor = self._fleet.executors.get(event.executor_id)
+        peak = peak_of(executor, event)
         self._free(event.executor_id, event.run_id, event.rss_mib)
         run = self._runs.running.get(event.run_id)
         if run is None or run.executor_id != event.executor_id:
             return
         if event.seconds is not None:
             self._times.learn(run.task.executor_class, run.name, event.seconds)
-        self._runs.came_back(run, event.payload, event.seconds)
+        run.facts.peak = peak
+        state = self._runs.came_back(run, event.payload, event.seconds)
+        if run.port.ran_out:
+            self._out_of_memory.failed(run, executor)
+        elif peak is not None and executor is not None and state is TaskState.SUCCEEDED:
+            self._learner.note(run, executor, peak)
 
-    def _on_run_returned(self, event: RunReturned) -> None:
+    def _on_run_returned(self, event: RunReturned | RunOutOfMemory) -> None:
+        """It came to no end, and waits again: as it was, or for more memory."""
+        executor = self._fleet.executors.get(event.executor_id)
+        if isinstance(event, RunOutOfMemory) and executor is not None:
+            # Once the rest of its batch is back, which comes with this.
+            executor.recycle = True
         self._free(event.executor_id, event.run_id, None)
         run = self._runs.running.get(event.run_id)
-        if run is not None and run.executor_id == event.executor_id:
+        if run is None or run.executor_id != event.executor_id:
+            return
+        if isinstance(event, RunOutOfMemory):
+            self._out_of_memory.ran_out(run, executor, event, closed=self.closed)
+        else:
             self._runs.wait_again(run)
+        if run.state is RunState.WAITING:
             self._give_back_if_closed(run)
 
     def _free(self, executor_id: str, run_id: int, rss_mib: int | None) -> None:
@@ -130,10 +162,13 @@ class ClusterEvents:
         elif lost.is_suspect(run.run_id):
             self._runs.wait_again(run, alone=True)
         else:
+            run.facts.peak = peak_of(self._fleet.executors.get(lost.executor_id))
             self._runs.lost(run, lost.executor_id, lost.detail)
             return
         self._give_back_if_closed(run)
 
     def _give_back_if_closed(self, run: Run) -> None:
-        if self.closed:
+        if self.closed and run.stays:
+            self._out_of_memory.give_up(run)
+        elif self.closed:
             self._runs.give_back(run)

@@ -15,6 +15,9 @@ from celeray.scheduler.bridge.cluster_events import ClusterEvents
 from celeray.scheduler.bridge.deadlines import Deadline, Deadlines, Due
 from celeray.scheduler.bridge.fleet import ExecutorLimits, Fleet
 from celeray.scheduler.bridge.launching import Launcher
+from celeray.scheduler.bridge.learner import Learner
+from celeray.scheduler.bridge.out_of_memory import OutOfMemory
+from celeray.scheduler.bridge.peaks import peak_of
 from celeray.scheduler.bridge.recorder import Recorder
 from celeray.scheduler.bridge.run import Run, RunPort
 from celeray.scheduler.bridge.runs import Runs
@@ -22,6 +25,7 @@ from celeray.scheduler.bridge.waiting import Shape, tasks
 from celeray.scheduler.clock import Clock
 from celeray.scheduler.cluster import AppSpec, Cluster, ClusterEvent
 from celeray.scheduler.fencing import Fence
+from celeray.scheduler.learned.overview import policy_of
 from celeray.scheduler.model import Reason, Snapshot
 from celeray.scheduler.placement import CycleInput, Policy, place
 from celeray.scheduler.settings import Settings
@@ -49,7 +53,7 @@ class Dispatcher:
         self.policy = Policy(settings.vram_headroom_mib, settings.exclusive_foreign_mib)
         self.window = settings.window
         """How many runs may be under way at once."""
-        self.times = RunTimes()
+        self.times = RunTimes(settings.batch_short_s)
         self.runs = Runs(clock, recorder, self.deadlines)
         self.waiting, self.running = self.runs.waiting, self.runs.running
         self.never_since: dict[Shape, float] = {}
@@ -57,12 +61,25 @@ class Dispatcher:
         self.last_cycle: CycleInput | None = None
         self.dirty = True
         """Something changed since the last cycle."""
+        self.may_place = True
+        """False as long as what is drained is not known."""
         self._cluster = cluster
         self._clock = clock
-        self._launcher = Launcher(
-            cluster, self.fleet, self.runs, self.times, batch_max=settings.batch_max_runs
+        self.learner = Learner(policy_of(settings))
+        self._out_of_memory = OutOfMemory(
+            self.runs, self.learner, self.policy, runs_most=settings.out_of_memory_runs_max
         )
-        self.cluster = ClusterEvents(self.fleet, self.runs, self.times, self._launcher)
+        self._launcher = Launcher(
+            cluster,
+            self.fleet,
+            self.runs,
+            self.times,
+            self._out_of_memory,
+            batch_max=settings.batch_max_runs,
+        )
+        self.cluster = ClusterEvents(
+            self.fleet, self.runs, self.times, self._launcher, self.learner, self._out_of_memory
+        )
 
     # From the pool
 
@@ -137,6 +154,8 @@ class Dispatcher:
         """Begin nothing more, and give every message back whose task has not begun."""
         self.cluster.closed = True
         self.give_back_unbegun()
+        for run in [run for run in self.waiting if run.stays]:
+            self._out_of_memory.give_up(run)
 
     def give_back_unbegun(self, queues: Collection[str] | None = None) -> None:
         """Give every message back whose task has not begun. What the transport does not take is left to the broker.
@@ -154,7 +173,7 @@ class Dispatcher:
             if executor:
                 executor.run_ids.clear()
                 self.fleet.stop(executor, force=True)
-        back = [run for run in self.waiting if meant(run)]
+        back = [run for run in self.waiting if meant(run) and not run.stays]
         try:
             self.runs.give_back_all(back)
         except Exception as error:  # noqa: BLE001 - a lost connection raises the transport's own kinds
@@ -171,7 +190,7 @@ class Dispatcher:
 
     def cycle(self) -> None:
         """Place what waits, if anything changed since the last cycle."""
-        if not self.dirty or self.cluster.closed:
+        if not self.dirty or self.cluster.closed or not self.may_place:
             return
         self.dirty = False
         # A message that is acknowledged early is not held while it runs, so the transport does not bound these.
@@ -180,6 +199,7 @@ class Dispatcher:
             return
         now = self._clock.monotonic()
         snapshot = self.fleet.snapshot(now)
+        self._out_of_memory.see(snapshot)
         heads = self.waiting.heads(self._head_limits(snapshot, now))
         self.last_cycle = CycleInput(tasks(heads), snapshot, self.policy)
         decisions = place(self.last_cycle.waiting, snapshot, self.policy)
@@ -236,6 +256,7 @@ class Dispatcher:
 
     def _time_out(self, run: Run, seconds: float) -> None:
         executor = self.fleet.executors.get(run.executor_id)
+        run.facts.peak = peak_of(executor)
         self.runs.finish(run, TaskState.TIMEOUT, detail=f"hard time limit of {seconds} s")
         if executor is not None:
             self.fleet.stop(executor, force=True)

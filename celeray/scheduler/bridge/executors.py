@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 from functools import lru_cache
 
-from celeray.scheduler.model import Isolation, ResourceRequest, WarmExecutor
+from celeray.scheduler.model import Basis, Isolation, ResourceRequest, WarmExecutor
 from celeray.scheduler.states import ALIVE, EXECUTOR_TRANSITIONS, ExecutorState, transition
 
 CPU_CLASS = "cpu"
@@ -27,6 +27,9 @@ def executor_class(task_name: str, request: ResourceRequest) -> str:
     if request.gpus == 0 and not fresh:
         return CPU_CLASS
     room = "whole" if request.memory_mib is None else f"{request.memory_mib}MiB"
+    if request.basis is Basis.LEARNED:
+        # The figure moves from task to task, and an executor serves whoever finds enough room reserved in it.
+        request, room = replace(request, memory_mib=None), "learned"
     digest = hashlib.sha256(repr(request).encode()).hexdigest()[:12]
     return f"{fresh}{task_name}@{request.gpus}x{room}#{digest}"
 
@@ -52,8 +55,18 @@ class Executor:
     call_size: int = 0
     """How many runs its last call carried."""
     runs: int = 0
+    fate: str | None = None
+    """Why it was ended while it may have had something to run. None: it was not, or that needs no reason."""
     recycle: bool = False
     """To end after the current run."""
+    gpu_type: str | None = None
+    """Of its first device. None: it has none, or its name can't be read."""
+    device_mib: int | None = None
+    """What that device gives out when idle."""
+    alone: bool = True
+    """No other executor ever had a reservation on one of its devices while it lived."""
+    seen_mib: int | None = None
+    """Most VRAM on one device that readings showed of its processes since it is busy; see bridge/peaks.py."""
     view: WarmExecutor = field(init=False)
 
     def __post_init__(self) -> None:
@@ -78,6 +91,8 @@ class Executor:
         """
         self.state = transition(EXECUTOR_TRANSITIONS, self.state, state)
         self.changed_at = now
+        if state is ExecutorState.BUSY:
+            self.seen_mib = None
         self.view = replace(
             self.view,
             idle=state is ExecutorState.IDLE,
@@ -100,6 +115,9 @@ class ExecutorTable:
 
     def add(self, executor: Executor) -> None:
         """Enter a new executor."""
+        for other in self._executors.values():
+            if not set(other.device_uuids).isdisjoint(executor.device_uuids):
+                other.alone = executor.alone = False
         self._executors[executor.executor_id] = executor
 
     def get(self, executor_id: str | None) -> Executor | None:

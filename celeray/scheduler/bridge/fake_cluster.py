@@ -9,7 +9,7 @@ from __future__ import annotations
 import pickle
 import time
 from collections.abc import Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from celeray.scheduler.cluster import (
@@ -23,11 +23,12 @@ from celeray.scheduler.cluster import (
     NodeRead,
     Progress,
     RunEnded,
+    RunOutOfMemory,
     RunReturned,
     RunSpec,
     RunStarted,
 )
-from celeray.scheduler.model import DeviceProcess, DeviceReading, NodeReading
+from celeray.scheduler.model import Attribution, DeviceProcess, DeviceReading, NodeReading
 
 
 @dataclass(slots=True)
@@ -64,6 +65,9 @@ class FakeCluster:
         self.foreign_mib: dict[str, int] = {}
         self.stopped = False
         self.reads: list[str] = []
+        self.forgiven: list[tuple[str, str, float]] = []
+        self.changes: dict[str, dict[str, Any]] = {}
+        """Fields of a device's next readings by UUID, where they differ from those of a healthy one."""
         self.renewals: list[tuple[float, float]] = []
         self._automatic = automatic
         self._cpus_milli = cpus * 1000
@@ -113,6 +117,9 @@ class FakeCluster:
     def keep_alive(self, sent_at: float, lease_s: float) -> None:
         self.renewals.append((sent_at, lease_s))
 
+    def forgive(self, node_id: str, uuid: str, up_to: float) -> None:
+        self.forgiven.append((node_id, uuid, up_to))
+
     def read_node(self, node_id: str) -> None:
         self.reads.append(node_id)
         if self._automatic and node_id in self.nodes:
@@ -159,7 +166,8 @@ class FakeCluster:
             if uuid in executor.spec.device_uuids and executor.used_mib
         )
         used = sum(process.used_mib or 0 for process in processes) + self.foreign_mib.get(uuid, 0)
-        return DeviceReading(uuid, index, name, total, used, processes)
+        reading = DeviceReading(uuid, index, name, total, used, processes)
+        return replace(reading, **self.changes.get(uuid, {}))
 
     def started(self, executor_id: str) -> None:
         """The executor is up."""
@@ -187,13 +195,23 @@ class FakeCluster:
         failed: bool = False,
         rss_mib: int | None = None,
         seconds: float | None = None,
+        peak_mib: int | None = None,
+        attribution: Attribution = Attribution.PID,
     ) -> None:
         """The first of the executor's runs comes back."""
         executor = self.executors[executor_id]
         assert executor.runs, f"{executor_id} has no run"
         run = executor.runs.pop(0)
         outcome = pickle.dumps((int(failed), retval, 0.1))
-        self._send(RunEnded(executor_id, run.run_id, outcome, rss_mib, seconds))
+        by = None if peak_mib is None else attribution.value
+        self._send(RunEnded(executor_id, run.run_id, outcome, rss_mib, seconds, peak_mib, by))
+
+    def run_out(self, executor_id: str, detail: str = "out of memory") -> None:
+        """The GPU memory of the first of the executor's runs runs out; the others come back."""
+        run = self.executors[executor_id].runs.pop(0)
+        assert run.may_place_again, f"{run.task_id} would fail"
+        self._send(RunOutOfMemory(executor_id, run.run_id, detail))
+        self.give_back(executor_id)
 
     def give_back(self, executor_id: str) -> None:
         """The executor gives back all that it was given and has not begun."""

@@ -15,6 +15,7 @@ from itertools import count
 from celeray.scheduler.accounting import Reservation
 from celeray.scheduler.bridge.deadlines import Deadline, Deadlines, Due
 from celeray.scheduler.bridge.executors import Executor, ExecutorTable
+from celeray.scheduler.bridge.peaks import note_device, note_use
 from celeray.scheduler.bridge.starts import StartFailures
 from celeray.scheduler.clock import Clock
 from celeray.scheduler.cluster import (
@@ -88,6 +89,7 @@ class Fleet:
             headroom_mib=settings.vram_headroom_mib,
             reading_max_age_s=settings.reading_max_age_s,
             start_concurrency=settings.executor_start_concurrency,
+            leak_after_s=settings.leak_after_s,
         )
         self.executors = ExecutorTable()
         self.starts = StartFailures()
@@ -121,6 +123,8 @@ class Fleet:
             fresh=request.isolation is Isolation.FRESH,
             changed_at=now,
         )
+        if executor.device_uuids:
+            note_device(executor, self.ledger.account(executor.device_uuids[0], now), self._settings)
         self.ledger.reserve(
             Reservation(
                 holder=executor.executor_id,
@@ -149,6 +153,8 @@ class Fleet:
             cpus=cpus,
             fresh=executor.fresh,
             runtime_env=self._settings.runtime_env,
+            limit_vram=self._settings.limit_vram and not executor.exclusive,
+            peak_interval_s=self._settings.peak_interval_s,
         )
 
     def _share(self, executor: Executor, now: float) -> float:
@@ -251,6 +257,7 @@ class Fleet:
 
     def observe(self, reading: NodeReading) -> None:
         """Take a reading, and forget the executors whose room it gives back."""
+        note_use(self.executors, reading)
         for holder in self.ledger.observe(reading):
             self.executors.drop(holder)
 
@@ -286,4 +293,5 @@ class Fleet:
             self._cluster.read_node(executor.node_id)
         if not run_ids:
             return None
+        detail = executor.fate or detail
         return LostRuns(run_ids, executor.executor_id, detail, progress, executor.call_size > 1, told_to_end)

@@ -58,6 +58,7 @@ class Intake:
         run.level = min(getattr(request.message, "level", 0), LEVELS - 1)
         run.message_class = read_class(request.message.headers)
         run.batchable = request.task.acks_late and not redelivered
+        run.acknowledges_early = not request.task.acks_late
         run.soft_limit_s = soft_limit_s or self._options.get("soft_timeout")
         run.hard_limit_s = hard_limit_s or self._options.get("timeout")
         self._dispatcher.submit(run)
@@ -65,10 +66,11 @@ class Intake:
 
     def _run(self, request: Any, received: Received, port: CeleryPort) -> Run:
         number = next(self._run_ids)
+        placed = self._dispatcher.learner.resolve(request.type, received.request)
         task = WaitingTask(
             task_id=request.id,
-            executor_class=executor_class(request.type, received.request),
-            request=received.request,
+            executor_class=executor_class(request.type, placed),
+            request=placed,
             priority=received.priority,
             sequence=number,
         )

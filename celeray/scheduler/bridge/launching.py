@@ -8,6 +8,7 @@ from collections.abc import Iterable
 from celeray.scheduler.bridge.batching import RunTimes, batch_length, fair_share
 from celeray.scheduler.bridge.executors import Executor
 from celeray.scheduler.bridge.fleet import Fleet
+from celeray.scheduler.bridge.out_of_memory import OutOfMemory
 from celeray.scheduler.bridge.recorder import Begin
 from celeray.scheduler.bridge.run import Run
 from celeray.scheduler.bridge.runs import Runs
@@ -23,7 +24,14 @@ class Launcher:
     """Acts on what a cycle decided. An error in one placement, or in one run of a batch, spares the others."""
 
     def __init__(
-        self, cluster: Cluster, fleet: Fleet, runs: Runs, times: RunTimes, *, batch_max: int
+        self,
+        cluster: Cluster,
+        fleet: Fleet,
+        runs: Runs,
+        times: RunTimes,
+        out_of_memory: OutOfMemory,
+        *,
+        batch_max: int,
     ) -> None:
         """
         Args:
@@ -33,6 +41,7 @@ class Launcher:
         self._fleet = fleet
         self._runs = runs
         self._times = times
+        self._out_of_memory = out_of_memory
         self._batch_max = batch_max
 
     def launch(self, placed: list[tuple[Run, Placement]], now: float) -> bool:
@@ -74,6 +83,7 @@ class Launcher:
             self._fleet.start(run.task, placement, now)
             return False
         chosen = [run] if executor is None else self._batch(run, executor, heads, free)
+        self._out_of_memory.decide(chosen, placement)
         specs, unfit = self._specs(chosen)
         if not specs:
             return True
@@ -97,7 +107,7 @@ class Launcher:
         behind = self._runs.waiting.behind(head, most, without=heads)
         most = min(most, 1 + fair_share(len(behind), free))
         candidates = [head, *behind]
-        return candidates[: batch_length(map(self._mean, candidates), most)]
+        return candidates[: batch_length(map(self._mean, candidates), most, self._times.short_s)]
 
     def _mean(self, run: Run) -> float | None:
         return self._times.predicted(run.task.executor_class, run.name) if run.may_share_a_call else None
@@ -116,7 +126,8 @@ class Launcher:
                 unfit = True
                 continue
             try:
-                specs.append((run, RunSpec(run.run_id, run.task_id, run.port.payload(), run.soft_limit_s)))
+                payload, again = run.port.payload(), run.larger is not None
+                specs.append((run, RunSpec(run.run_id, run.task_id, payload, run.soft_limit_s, again)))
             except Exception as error:
                 logger.exception("%s can't be handed over", run.task_id)
                 self._runs.refuse(run, error, "unplaceable")
@@ -144,4 +155,5 @@ class Launcher:
             executor_id=executor.executor_id,
             executor_class=executor.executor_class,
             warm=executor.runs > 0,
+            reserved_mib=executor.memory_mib if executor.device_uuids else None,
         )

@@ -8,7 +8,8 @@ from typing import Any
 from celeray.scheduler.accounting import DeviceAccount
 from celeray.scheduler.bridge.dispatcher import Dispatcher
 from celeray.scheduler.bridge.run import Run
-from celeray.scheduler.model import NodeState
+from celeray.scheduler.ledger import Ledger
+from celeray.scheduler.model import Attribution, NodeState
 from celeray.scheduler.states import RunState
 from celeray.scheduler.status import BridgeQueue, DeviceStatus, ExecutorStatus, NodeStatus
 
@@ -30,8 +31,10 @@ def nodes(dispatcher: Dispatcher, now: float) -> tuple[NodeStatus, ...]:
                 memory_free_mib=state.memory_free_mib,
                 labels=dict(reading.labels),
                 draining=state.draining,
+                drained=dispatcher.fleet.ledger.drained.of_node(reading.name, reading.node_id),
                 reading_age_s=max(0.0, now - reading.requested_at),
                 simulated=reading.simulated,
+                attribution=Attribution.PID if reading.pids_visible else Attribution.RESERVATION,
                 driver_version=reading.driver_version,
                 devices=tuple(device.uuid for device in reading.devices),
             )
@@ -42,16 +45,16 @@ def nodes(dispatcher: Dispatcher, now: float) -> tuple[NodeStatus, ...]:
 def devices(dispatcher: Dispatcher, now: float) -> tuple[DeviceStatus, ...]:
     """Every leased device by owner of its memory."""
     ledger = dispatcher.fleet.ledger
-    return tuple(_device(account, ledger.node_name(account.node_id)) for account in ledger.accounts(now))
+    return tuple(_device(account, ledger, now) for account in ledger.accounts(now))
 
 
-def _device(account: DeviceAccount, node_name: str) -> DeviceStatus:
-    reading = account.reading
+def _device(account: DeviceAccount, ledger: Ledger, now: float) -> DeviceStatus:
+    reading, leak = account.reading, ledger.leak(account.reading.uuid, now)
     return DeviceStatus(
         uuid=reading.uuid,
         index=reading.index,
         node_id=account.node_id,
-        node_name=node_name,
+        node_name=ledger.node_name(account.node_id),
         name=reading.name,
         total_mib=reading.total_mib,
         used_mib=reading.used_mib,
@@ -60,7 +63,14 @@ def _device(account: DeviceAccount, node_name: str) -> DeviceStatus:
         schedulable_mib=account.schedulable_mib,
         health=reading.health,
         health_reason=reading.health_reason,
+        lost=reading.lost,
+        remedy=reading.remedy,
+        unusable=ledger.standing(reading.uuid, now).why,
+        drained=ledger.drained.devices.get(reading.uuid),
+        leaking_mib=leak.mib if leak else 0,
+        leaking_pids=leak.pids if leak else (),
         xids=dict(reading.xids),
+        marked_at=reading.marked_at,
         utilization_pct=reading.utilization_pct,
         temperature_c=reading.temperature_c,
         power_mw=reading.power_mw,

@@ -26,7 +26,9 @@ from vine import promise
 
 from celeray.scheduler.bridge import picture
 from celeray.scheduler.bridge.celery_port import CeleryPort
+from celeray.scheduler.bridge.device_watch import DeviceWatch
 from celeray.scheduler.bridge.dispatcher import Dispatcher
+from celeray.scheduler.bridge.drain_watch import DrainWatch
 from celeray.scheduler.bridge.garbage import settle
 from celeray.scheduler.bridge.intake import Intake
 from celeray.scheduler.bridge.lease_watch import LeaseWatch
@@ -36,6 +38,7 @@ from celeray.scheduler.bridge.run import Run
 from celeray.scheduler.bridge.upkeep import Upkeep
 from celeray.scheduler.bridge.window import Window
 from celeray.scheduler.bridge.worker_options import app_spec, executor_limits, node_name
+from celeray.scheduler.broker import broker_keys, broker_redis
 from celeray.scheduler.clock import SystemClock
 from celeray.scheduler.cluster import ClusterEvent
 from celeray.scheduler.errors import RequirementError
@@ -102,9 +105,12 @@ class TaskPool(BasePool):
         )
         self.window = Window(self.dispatcher, self._clock, self._wake_in)
         self._upkeep = Upkeep(self.dispatcher, self._settings, self._reporting.refusal)
+        self._drains = DrainWatch(lambda: broker_redis(self.app), broker_keys(self.app), self._wake_soon)
+        self._device_watch = DeviceWatch(self.dispatcher, self._cluster, lambda: self._drains.newest)
         self._lease_watch = LeaseWatch(self._cluster.keep_alive)
         self._intake = Intake(self.dispatcher, self._recorder, self._settings, self.options)
         self._reporting.start()
+        self._drains.start()
         settle()
         self._cluster.start(self._on_event)
 
@@ -175,6 +181,7 @@ class TaskPool(BasePool):
             self._guard(self.dispatcher.handle, self._events.popleft())
         self._guard(self.dispatcher.run_due)
         self._guard(self.window.return_paused)
+        self._guard(self._device_watch.follow)
         self._guard(self.dispatcher.cycle)
         self._guard(self.window.balance)
         self._schedule_due()
@@ -202,6 +209,7 @@ class TaskPool(BasePool):
 
     def _tick(self) -> None:
         self._guard(self._upkeep.run_once, self._clock.monotonic())
+        self._guard(self._device_watch.run_once, self._clock.monotonic())
         self._drain()
 
     def _report(self) -> None:
@@ -307,3 +315,4 @@ class TaskPool(BasePool):
         self._report()
         self._cluster.stop(timeout_s)
         self._reporting.stop()
+        self._drains.stop()

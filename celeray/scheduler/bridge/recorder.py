@@ -7,23 +7,20 @@ is meant for another thread, and only on facts that `take` handed out.
 
 from __future__ import annotations
 
-from bisect import bisect_left
-from collections import Counter
-from collections.abc import Collection, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from pydantic_core import to_json
 
-from celeray.scheduler.metrics import EXECUTION_BOUNDS, PLACEMENT_BOUNDS
+from celeray.scheduler.bridge.peaks import Peak
+from celeray.scheduler.bridge.tallies import Tally, counters_of
 from celeray.scheduler.model import ResourceRequest
 from celeray.scheduler.status import (
     DETAIL_MAX_CHARS,
     Counters,
-    FinishedCount,
     StoredRecord,
     TaskCount,
-    TaskHistogram,
     TaskState,
 )
 
@@ -48,10 +45,12 @@ class Begin:
         executor_id: str,
         executor_class: str,
         warm: bool,
+        reserved_mib: int | None = None,
     ) -> None:
         """
         Args:
             warm: whether the executor had run a task before.
+            reserved_mib: VRAM that the executor has reserved on each device. None: it has no device.
         """
         self.fields: dict[str, Any] = {
             "node_id": node_id,
@@ -60,49 +59,21 @@ class Begin:
             "executor_id": executor_id,
             "executor_class": executor_class,
             "warm": warm,
+            "reserved_mib": reserved_mib,
         }
-
-
-class _Distribution:
-    """Observations by bucket."""
-
-    __slots__ = ("bounds", "counts", "sum")
-
-    def __init__(self, bounds: tuple[float, ...]) -> None:
-        self.bounds = bounds
-        self.counts = [0] * (len(bounds) + 1)
-        self.sum = 0.0
-
-    def observe(self, seconds: float) -> None:
-        # Clocks are set back now and then; a negative duration would make the sum shrink.
-        if seconds < 0.0:
-            seconds = 0.0
-        self.counts[bisect_left(self.bounds, seconds)] += 1
-        self.sum += seconds
-
-
-class _Tally:
-    """What is counted for one queue and task name."""
-
-    __slots__ = ("execution", "finished", "name", "placement", "queue", "running")
-
-    def __init__(self, queue: str, name: str) -> None:
-        self.queue = queue
-        self.name = name
-        self.running = 0
-        self.finished: Counter[str] = Counter()
-        self.placement = _Distribution(PLACEMENT_BOUNDS)
-        self.execution = _Distribution(EXECUTION_BOUNDS)
 
 
 class TaskFacts:
     """One run, while the bridge holds it."""
 
     __slots__ = (
+        "asks_mib",
         "begin",
         "changed",
         "detail",
         "ended_at",
+        "out_of_memory",
+        "peak",
         "priority",
         "reason",
         "received_at",
@@ -116,7 +87,7 @@ class TaskFacts:
     )
 
     def __init__(
-        self, task_id: str, tally: _Tally, priority: int, request: ResourceRequest, received_at: float
+        self, task_id: str, tally: Tally, priority: int, request: ResourceRequest, received_at: float
     ) -> None:
         self.task_id = task_id
         self.tally = tally
@@ -129,8 +100,14 @@ class TaskFacts:
         self.ended_at: float | None = None
         self.run_s: float | None = None
         """As the executor measured it; None: from begin to end as the bridge saw them."""
+        self.out_of_memory: tuple[dict[str, Any], ...] = ()
+        """Of each run whose GPU memory ran out, as `status.OutOfMemoryRecord` has it."""
+        self.asks_mib: int | None = None
+        """VRAM on each device that it asks for since then. None: what its message asks."""
         self.reason: str | None = None
         self.detail: str | None = None
+        self.peak: Peak | None = None
+        """Of the VRAM that it used; set before its end is told. None: not known."""
         self.changed = True
         self.shown = False
         """Whether an earlier take handed it out."""
@@ -163,6 +140,10 @@ class TaskFacts:
         }
         if self.begin is not None:
             record |= self.begin.fields
+        if self.out_of_memory:
+            record |= {"out_of_memory": self.out_of_memory, "raised_mib": self.asks_mib}
+        if self.peak is not None:
+            record |= {"peak_mib": self.peak.mib, "peak_attribution": self.peak.by}
         if started is not None:
             record["wait_s"] = max(0.0, started - self.received_at)
             seen = None if ended is None else max(0.0, ended - started)
@@ -189,7 +170,7 @@ class Recorder:
 
     def __init__(self, *, uneventful_max: int = UNEVENTFUL_MAX) -> None:
         self._uneventful_max = uneventful_max
-        self._tallies: dict[tuple[str, str], _Tally] = {}
+        self._tallies: dict[tuple[str, str], Tally] = {}
         self._changed: list[TaskFacts] = []
         self._skipped = 0
 
@@ -207,7 +188,7 @@ class Recorder:
         """
         tally = self._tallies.get((queue, name))
         if tally is None:
-            tally = self._tallies[queue, name] = _Tally(queue, name)
+            tally = self._tallies[queue, name] = Tally(queue, name)
         facts = TaskFacts(task_id, tally, priority, request, at)
         self._changed.append(facts)
         return facts
@@ -254,6 +235,20 @@ class Recorder:
         facts.state, facts.begin, facts.started_at = TaskState.WAITING, None, None
         self._touch(facts)
 
+    def ran_out(self, facts: TaskFacts, larger: ResourceRequest, reserved_mib: int | None, at: float) -> None:
+        """The run's GPU memory ran out; it asks for more, and `waits_again` follows.
+
+        Args:
+            reserved_mib: what it had on each device. None: not known.
+        """
+        where = facts.begin.fields if facts.begin else {}
+        entry = {name: where.get(name) for name in ("node_id", "node_name")}
+        entry |= {"at": at, "reserved_mib": reserved_mib, "device_uuids": where.get("device_uuids", ())}
+        facts.out_of_memory = (*facts.out_of_memory, entry)
+        facts.asks_mib = larger.memory_mib
+        facts.tally.out_of_memory += 1
+        self._touch(facts)
+
     def given_back(self, facts: TaskFacts, at: float) -> None:
         """The message went back to the broker, for instance at shutdown. It counts as nothing finished."""
         if facts.state is TaskState.RUNNING:
@@ -268,7 +263,7 @@ class Recorder:
         uneventful = 0
         for facts in reversed(changed):
             facts.changed = False
-            if facts.state is TaskState.SUCCEEDED and not facts.shown:
+            if facts.state is TaskState.SUCCEEDED and not facts.shown and not facts.out_of_memory:
                 uneventful += 1
                 if uneventful > self._uneventful_max:
                     continue
@@ -282,35 +277,9 @@ class Recorder:
             for tally in tallies
             if tally.running
         )
-        return Taken(_counters(tallies), running, kept[::-1], self._skipped)
+        return Taken(counters_of(tallies), running, kept[::-1], self._skipped)
 
     def _touch(self, facts: TaskFacts) -> None:
         if not facts.changed:
             facts.changed = True
             self._changed.append(facts)
-
-
-def _counters(tallies: Collection[_Tally]) -> Counters:
-    return Counters(
-        finished=tuple(
-            FinishedCount(queue=tally.queue, name=tally.name, outcome=outcome, count=count)
-            for tally in tallies
-            for outcome, count in tally.finished.items()
-        ),
-        placement=tuple(
-            _histogram(tally, tally.placement) for tally in tallies if any(tally.placement.counts)
-        ),
-        execution=tuple(
-            _histogram(tally, tally.execution) for tally in tallies if any(tally.execution.counts)
-        ),
-    )
-
-
-def _histogram(tally: _Tally, distribution: _Distribution) -> TaskHistogram:
-    return TaskHistogram(
-        queue=tally.queue,
-        name=tally.name,
-        bounds=distribution.bounds,
-        counts=tuple(distribution.counts),
-        sum=distribution.sum,
-    )

@@ -10,11 +10,13 @@ from celeray import __version__
 from celeray.scheduler.bridge import picture
 from celeray.scheduler.bridge.capacity_exchange import CapacityExchange
 from celeray.scheduler.bridge.dispatcher import Dispatcher
+from celeray.scheduler.bridge.learned_exchange import LearnedExchange
 from celeray.scheduler.bridge.publisher import StatusPublisher
 from celeray.scheduler.bridge.recorder import Recorder
 from celeray.scheduler.broker import broker_keys, broker_redis
 from celeray.scheduler.capacity import ClusterCapacity, NodeCapacity
 from celeray.scheduler.errors import RequirementError
+from celeray.scheduler.learned.store import LearnedStore
 from celeray.scheduler.model import ResourceRequest
 from celeray.scheduler.settings import Settings
 from celeray.scheduler.status import BridgeStatus
@@ -42,6 +44,11 @@ class Reporting:
         self._started_at = time.time()
         self._publisher = StatusPublisher(self._open_store)
         self._capacity = CapacityExchange(bridge_id, lambda: broker_redis(app), broker_keys(app))
+        self._learned = LearnedExchange(
+            lambda: LearnedStore(broker_redis(app), broker_keys(app)),
+            dispatcher.learner,
+            interval_s=settings.status_interval_s,
+        )
 
     def start(self) -> None:
         """Begin to write.
@@ -52,6 +59,7 @@ class Reporting:
         broker_redis(self._app).close()
         self._publisher.start()
         self._capacity.start()
+        self._learned.start()
 
     def refusal(self, request: ResourceRequest) -> RequirementError | None:
         """The error for a request that no node of any bridge could ever hold; None where one could."""
@@ -93,6 +101,8 @@ class Reporting:
         )
         self._publisher.offer(status, taken.facts)
         self._capacity.offer(self._cluster_capacity(now))
+        dispatcher.learner.see(dispatcher.fleet.ledger.readings())
+        self._learned.offer(dispatcher.learner.take())
 
     def _cluster_capacity(self, now: float) -> ClusterCapacity:
         ledger = self._dispatcher.fleet.ledger
@@ -108,3 +118,4 @@ class Reporting:
         """Write the last status and take the bridge off the lists."""
         self._publisher.stop()
         self._capacity.stop()
+        self._learned.stop()

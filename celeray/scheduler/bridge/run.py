@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Protocol
 
 from celeray.scheduler.bridge.recorder import TaskFacts
@@ -15,6 +15,9 @@ from celeray.scheduler.status import TaskState
 
 class RunPort(Protocol):
     """The message's side of a run. Every method is called on the consumer thread; exactly one ends the run."""
+
+    ran_out: bool
+    """What came back is a failure, since GPU memory ran out."""
 
     def wanted(self) -> bool:
         """False: revoked or expired. It was announced and acknowledged then, and the run is over."""
@@ -93,6 +96,12 @@ class Run:
     """As its message says it, which its shape may not: see celeray/scheduler/message_class.py."""
     batchable: bool = False
     """The message allows that it begins together with others: acknowledged late, and delivered for the first time."""
+    acknowledges_early: bool = False
+    """Its message is acknowledged when it begins: nobody else can run it from then on."""
+    ran_out: int = 0
+    """How often its GPU memory ran out, so that it waits for more."""
+    larger: ResourceRequest | None = None
+    """What it asks for next, should the memory run out where it is placed. None: that is the task's failure."""
     alone: bool = False
     """It was in a batch whose executor died, and may be why."""
     state: RunState = RunState.WAITING
@@ -113,10 +122,28 @@ class Run:
         return self.task.request
 
     @property
+    def peak_mib(self) -> int | None:
+        """Most VRAM that it was seen to use on one device: known before its port is told of the end. None: not known.
+
+        Who has Celery's request finds the run by `request._apply_result()`, a weak reference.
+        """
+        return None if self.facts.peak is None else self.facts.peak.mib
+
+    @property
     def may_share_a_call(self) -> bool:
         """Whether it may go to an executor together with others."""
         limited = self.soft_limit_s or self.hard_limit_s
         return self.batchable and not self.alone and not limited and self.request.isolation is Isolation.WARM
+
+    @property
+    def stays(self) -> bool:
+        """Whether this bridge alone can still run it, though it waits: there is no message to give back."""
+        return self.acknowledges_early and self.ran_out > 0
+
+    def ask(self, request: ResourceRequest, executor_class: str) -> None:
+        """Ask for something else from now on. Not while it waits, since it is filed by its shape then."""
+        self.task = replace(self.task, request=request, executor_class=executor_class)
+        self.shape = (executor_class, request)
 
     def move(self, state: RunState) -> None:
         """Go to the next state.

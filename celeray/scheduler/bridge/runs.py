@@ -10,11 +10,12 @@ from collections.abc import Sequence
 
 from celeray.scheduler.bridge.deadlines import Deadline, Deadlines, Due
 from celeray.scheduler.bridge.executors import Executor
-from celeray.scheduler.bridge.recorder import Begin, Recorder
+from celeray.scheduler.bridge.recorder import OOM, Begin, Recorder
 from celeray.scheduler.bridge.run import Run
 from celeray.scheduler.bridge.running import RunningRuns
 from celeray.scheduler.bridge.waiting import WaitingRuns
 from celeray.scheduler.clock import Clock
+from celeray.scheduler.model import ResourceRequest
 from celeray.scheduler.states import RunState
 from celeray.scheduler.status import TaskState
 
@@ -37,7 +38,9 @@ class Runs:
     # Waiting
 
     def give_back(self, run: Run) -> None:
-        """Put a waiting run's message back on its queue."""
+        """Put a waiting run's message back on its queue. One that has no message any more waits on."""
+        if run.stays:
+            return
         self._leave_waiting(run)
         self._recorder.given_back(run.facts, self._clock.time())
         run.port.give_back()
@@ -53,6 +56,12 @@ class Runs:
         first, *others = sorted(runs, key=lambda run: run.task.sequence)
         first.port.give_back_with([run.port for run in others])
         self.forget(runs)
+
+    def resize(self, run: Run, request: ResourceRequest, executor_class: str) -> None:
+        """A waiting run asks for something else from now on, since more was learned of its task."""
+        self.waiting.remove(run)
+        run.ask(request, executor_class)
+        self.waiting.add(run)
 
     def forget(self, runs: Sequence[Run]) -> None:
         """Waiting runs are the broker's again, which could not be told."""
@@ -115,14 +124,35 @@ class Runs:
         self._recorder.waits_again(run.facts)
         self.waiting.add(run)
 
-    def came_back(self, run: Run, payload: bytes, seconds: float | None) -> None:
-        """Its trace function returned."""
+    def ran_out(
+        self, run: Run, larger: ResourceRequest, executor_class: str, reserved_mib: int | None
+    ) -> None:
+        """Its GPU memory ran out: it waits for more.
+
+        Args:
+            reserved_mib: what it had on each device. None: not known.
+        """
+        self._recorder.ran_out(run.facts, larger, reserved_mib, self._clock.time())
+        run.ran_out += 1
+        run.ask(larger, executor_class)
+        self.wait_again(run)
+
+    def fail(self, run: Run, error: Exception) -> None:
+        """The GPU memory of a run ran out, and it can't be placed again: the task fails with the error."""
+        self._release(run)
+        self._recorder.ended(run.facts, TaskState.FAILED, self._clock.time(), outcome=OOM, detail=str(error))
+        run.port.refused(error)
+
+    def came_back(self, run: Run, payload: bytes, seconds: float | None) -> TaskState:
+        """Its trace function returned; returns what that means."""
         if run.state is RunState.RESERVED:
             # A fresh process whose start and end came in one go.
             run.move(RunState.RUNNING)
         self._release(run)
         state = run.port.came_back(payload)
-        self._recorder.ended(run.facts, state, self._clock.time(), run_s=seconds)
+        outcome = OOM if run.port.ran_out else None
+        self._recorder.ended(run.facts, state, self._clock.time(), outcome=outcome, run_s=seconds)
+        return state
 
     def lost(self, run: Run, executor_id: str, detail: str) -> None:
         """A begun run died with its executor."""

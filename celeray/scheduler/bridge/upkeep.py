@@ -7,10 +7,10 @@ import logging
 from collections.abc import Callable
 
 from celeray.scheduler.bridge.dispatcher import Dispatcher
-from celeray.scheduler.bridge.executors import Executor
+from celeray.scheduler.bridge.executors import Executor, executor_class
 from celeray.scheduler.bridge.waiting import Shape
 from celeray.scheduler.errors import RequirementError
-from celeray.scheduler.model import Reason, ResourceRequest
+from celeray.scheduler.model import Basis, Reason, ResourceRequest
 from celeray.scheduler.settings import Settings
 from celeray.scheduler.states import ExecutorState
 
@@ -38,6 +38,7 @@ class Upkeep:
         """Do all of it. `now` is monotonic seconds."""
         for run in self._dispatcher.waiting:
             self._dispatcher.recheck(run)
+        self._resize_waiting()
         self._end_unplaceable(now)
         for executor in self._dispatcher.fleet.executors.alive():
             age = now - executor.changed_at
@@ -45,8 +46,29 @@ class Upkeep:
                 self._give_up_start(executor, now)
             elif executor.state is ExecutorState.IDLE and 0 < self._settings.executor_idle_timeout_s < age:
                 self._dispatcher.fleet.stop(executor)
+            elif self._dispatcher.learner.is_oversize(executor):
+                self._replace(executor)
         # Readings grow old and backoffs end without an event.
         self._dispatcher.dirty = True
+
+    def _resize_waiting(self) -> None:
+        """Give what waits the figure of now, or each executor of the old size would be replaced by its like.
+
+        What ran out of memory waits for more, and that is not lowered.
+        """
+        runs, learner = self._dispatcher.runs, self._dispatcher.learner
+        for (_, request), waiting in runs.waiting.shapes().items():
+            for run in waiting if request.basis is Basis.LEARNED else ():
+                wanted = learner.resolve(run.name, run.facts.request)
+                if wanted != run.request and not run.ran_out:
+                    runs.resize(run, wanted, executor_class(run.name, wanted))
+
+    def _replace(self, executor: Executor) -> None:
+        """End it now, or after what it runs: it reserves much more than its tasks were learned to need."""
+        if executor.state is ExecutorState.IDLE:
+            self._dispatcher.fleet.stop(executor)
+        elif executor.state is ExecutorState.BUSY:
+            executor.recycle = True
 
     def _give_up_start(self, executor: Executor, now: float) -> None:
         retry_at = self._dispatcher.fleet.starts.failed(executor.executor_class, now)

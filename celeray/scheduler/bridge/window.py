@@ -31,8 +31,13 @@ BACK_MOST = 500
 
 
 def least_urgent(runs: Iterable[Run], most: int) -> list[Run]:
-    """At most `most` of the runs, from the last level and the youngest."""
-    return nlargest(most, runs, key=lambda run: (run.level, run.task.sequence))
+    """At most `most` of the runs, from the last level and the youngest.
+
+    What ran out of GPU memory is left out: elsewhere it would begin anew with too little.
+    """
+    return nlargest(
+        most, (run for run in runs if not run.ran_out), key=lambda run: (run.level, run.task.sequence)
+    )
 
 
 class Window:

@@ -1,7 +1,7 @@
 """The message of a letter: whether kombu can read it, and its text with a new delivery tag or another place. Pure.
 
-The tag is replaced in the text; everything else stays byte for byte. Only an edit of queue or priority writes the JSON
-anew, by Python, which keeps empty lists and large integers as they are.
+The tag is replaced in the text, and our header of earlier attempts cut out; everything else stays byte for byte. Only
+an edit of queue or priority writes the JSON anew, by Python, which keeps empty lists and large integers as they are.
 """
 
 from __future__ import annotations
@@ -15,8 +15,7 @@ from typing import Any
 from kombu.transport import virtual
 from kombu.utils.json import object_hook
 
-from celeray.scheduler import priorities
-from celeray.scheduler.topology import ANONYMOUS
+from celeray.scheduler.letters.attempts import HEADER as ATTEMPTS
 
 _BROKEN = (ValueError, TypeError, KeyError, AttributeError, RecursionError, OverflowError)
 _TAG = re.compile(r"[!-~]+")
@@ -103,48 +102,87 @@ def body_of(document: dict[str, Any]) -> bytes | None:
 
 
 def renewed(envelope: Envelope, tag: str) -> bytes:
-    """The same bytes with another delivery tag: begun runs and fences are counted by it."""
-    text = envelope.text
+    """The message as it was first sent, with another delivery tag: begun runs and fences are counted by it."""
+    text = without_header(envelope.text.encode(), ATTEMPTS).decode()
     start = _member(text, _BLANK.match(text).end(), "properties")[0]  # type: ignore[union-attr] # matches nothing, too
     first, last = _member(text, start, "delivery_tag")
     return f"{text[:first]}{json.dumps(tag)}{text[last:]}".encode()
 
 
-def edited(envelope: Envelope, tag: str, *, queue: str | None, priority: int | None) -> bytes:
-    """The message for another queue, at another priority, or both, as moving.py makes it.
+def with_header(message: bytes, name: str, value: str) -> bytes:
+    """The same bytes with one more header, before the others. `without_header` takes exactly it away again.
 
     Args:
-        priority: of the API, 1 to 10; it is translated here, and nowhere after.
+        name: of it; where there is one of this name, it is replaced.
+        value: printable ASCII.
+
+    Raises:
+        UnreadableLetterError: the message is no JSON object with headers.
     """
-    document, properties = envelope.document, {**envelope.properties, "delivery_tag": tag}
-    headers = dict(document["headers"])
-    if priority is not None:
-        properties["priority"] = priorities.to_broker(priority, lowest_first=True)
-        headers[priorities.HEADER] = priority
-    if queue is not None:
-        place = {"exchange": ANONYMOUS, "routing_key": queue}
-        properties["delivery_info"] = {**properties["delivery_info"], **place}
-    return json.dumps({**document, "headers": headers, "properties": properties}).encode()
+    text, at = _headers_at(without_header(message, name))
+    if at is None:
+        raise UnreadableLetterError("headers: missing")
+    rest = text[at + 1 :]
+    separator = "" if rest.lstrip(" \t\n\r").startswith("}") else ", "
+    return f"{text[: at + 1]}{json.dumps(name)}: {json.dumps(value)}{separator}{rest}".encode()
+
+
+def without_header(message: bytes, name: str) -> bytes:
+    """The same bytes without a header; where it has none of this name, they are the same.
+
+    Raises:
+        UnreadableLetterError: the message is no JSON object.
+    """
+    text, at = _headers_at(message)
+    while at is not None and (span := _span(text, at, name)) is not None:
+        text = text[: span[0]] + text[span[1] :]
+    return text.encode()
+
+
+def _headers_at(message: bytes) -> tuple[str, int | None]:
+    """The text, and where the object of its headers begins. None: it has none."""
+    document, text = parsed(message), message.decode()
+    if not isinstance(document.get("headers"), dict):
+        return text, None
+    return text, _member(text, after_blank(text, 0), "headers")[0]
+
+
+def _span(text: str, at: int, name: str) -> tuple[int, int] | None:
+    """Where a member of the object at `at` begins and ends, with the comma that goes with it."""
+    before = at + 1
+    for key, start, end in members(text, at):
+        after = after_blank(text, end)
+        if key == name:
+            first = after_blank(text, before if text[before] != "," else before + 1)
+            if text[after] == ",":
+                # With the blank that kombu writes, and no more of them.
+                return first, after + (2 if text[after + 1] == " " else 1)
+            return (first if before == at + 1 else before), end
+        before = after
+        del start
+    return None
 
 
 def _member(text: str, at: int, name: str) -> tuple[int, int]:
     """Where the value of a member of the object at `at` begins and ends. Of several the last one counts."""
-    found = [(start, end) for key, start, end in _members(text, at) if key == name]
+    found = [(start, end) for key, start, end in members(text, at) if key == name]
     return found[-1]
 
 
-def _members(text: str, at: int) -> Iterator[tuple[str, int, int]]:
-    at = _after_blank(text, at + 1)
+def members(text: str, at: int) -> Iterator[tuple[str, int, int]]:
+    """Key of each member of the JSON object at `at`, and where its value begins and ends."""
+    at = after_blank(text, at + 1)
     while text[at] != "}":
         key, at = _DECODER.raw_decode(text, at)
-        start = _after_blank(text, _after_blank(text, at) + 1)
+        start = after_blank(text, after_blank(text, at) + 1)
         _, end = _DECODER.raw_decode(text, start)
         yield key, start, end
-        at = _after_blank(text, end)
+        at = after_blank(text, end)
         if text[at] == ",":
-            at = _after_blank(text, at + 1)
+            at = after_blank(text, at + 1)
 
 
-def _after_blank(text: str, at: int) -> int:
+def after_blank(text: str, at: int) -> int:
+    """The first place from `at` on that is no white space."""
     found = _BLANK.match(text, at)
     return found.end() if found else at

@@ -1,7 +1,8 @@
 """A parked message as an operator sees it. Whatever bytes are there, reading them never fails.
 
-A record in Redis is a msgpack map: reason, detail, list, at, begun, message (transport/lua/lease.lua, `park`). What it
-lacks, or has in another type, is shown as unknown; the bytes are kept as they are. The reason is any text.
+A record in Redis is a msgpack map: reason, detail, list, at, begun, message (transport/lua/lease.lua, `park`), and what
+lua/end_run.lua, lua/places.lua and lua/take_in.lua add. What it lacks, or has in another type, is shown as unknown; the
+bytes are kept as they are. The reason is any text.
 """
 
 from __future__ import annotations
@@ -9,6 +10,7 @@ from __future__ import annotations
 import base64
 import math
 from dataclasses import dataclass
+from enum import StrEnum
 from typing import Any
 from urllib.parse import quote, unquote_to_bytes
 
@@ -17,6 +19,8 @@ from pydantic import BaseModel, ConfigDict
 
 from celeray.scheduler import priorities
 from celeray.scheduler.keys import Keys
+from celeray.scheduler.letters import attempts
+from celeray.scheduler.letters.attempts import Attempt, Attempts, attempts_of
 from celeray.scheduler.letters.envelope import UnreadableLetterError, body_of, parsed, read_envelope
 
 UNKNOWN = "unknown"
@@ -30,12 +34,25 @@ SAFE = ":"
 """Kept in an id, besides letters, digits and `-._~`."""
 
 
+class LetterState(StrEnum):
+    """Where a letter is on its way."""
+
+    SCHEDULED = "scheduled"
+    """Its retry policy sends it again when it is due."""
+    PARKED = "parked"
+    REDRIVEN = "redriven"
+    """An operator sent it again. Remembered for an hour."""
+    DISCARDED = "discarded"
+    """An operator forgot it. Remembered for an hour."""
+
+
 class Letter(BaseModel):
     """What a list shows of a parked message."""
 
     model_config = ConfigDict(frozen=True)
 
     id: str
+    state: LetterState = LetterState.PARKED
     task_id: str | None
     """None: the message can't be read so far, or names none."""
     task: str | None
@@ -47,7 +64,15 @@ class Letter(BaseModel):
     reason: str
     detail: str
     parked_at: float
-    """Seconds since the epoch by the clock of Redis. 0: unknown."""
+    """Seconds since the epoch by the clock of Redis, of the end of the last run where it is scheduled. 0: unknown."""
+    due_at: float | None = None
+    """When it is sent again, in seconds since the epoch. None: not by itself."""
+    past_at: float | None = None
+    """When it was redriven or discarded. None: it was not."""
+    attempts: int = 0
+    """Runs of it that failed, as far as is known."""
+    exception: str | None = None
+    """Class of the last one's exception. None: unknown."""
     begun: int
     """Runs of it that had begun and not ended."""
     size: int
@@ -57,6 +82,10 @@ class Letter(BaseModel):
 class LetterDetail(Letter):
     """A parked message with all that can be read of it, the task's arguments among it."""
 
+    history: tuple[Attempt, ...] = ()
+    """Its attempts: the first two, and the last eight."""
+    retried: int = 0
+    """How many of them its retry policy has retried."""
     unreadable: str | None
     """Why it can't be sent again. None: it can."""
     list: str
@@ -68,6 +97,8 @@ class LetterDetail(Letter):
     """As text, at most 64 KiB. None: there is none, or it is no UTF-8."""
     message_base64: str
     """The bytes of the message as they are."""
+    original_base64: str | None = None
+    """What was put on the dead-letter queue, where the message was made of it. None: the message is that."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,17 +112,35 @@ class Parked:
     at: float
     begun: int
     message: bytes
+    state: LetterState = LetterState.PARKED
+    due: float | None = None
+    gone: float | None = None
+    tries: int | None = None
+    """None: the record does not say."""
+    exception: str | None = None
+    attempts: bytes | None = None
+    task: str | None = None
+    """This and the next only where the message is kept no more."""
+    task_id: str | None = None
+    original: bytes | None = None
 
 
-def unpacked(field: bytes, raw: bytes) -> Parked:
-    """The record in `raw`; where it is none, `raw` is the message."""
+_PAST = {b"redriven": LetterState.REDRIVEN, b"discarded": LetterState.DISCARDED}
+
+
+def unpacked(field: bytes, raw: bytes, state: LetterState = LetterState.PARKED) -> Parked:
+    """The record in `raw`; where it is none, `raw` is the message.
+
+    Args:
+        state: by the place where it was; one that is past says itself which of both.
+    """
     try:
         found = msgpack.unpackb(raw, raw=True, strict_map_key=False)
     except (ValueError, TypeError, RecursionError, OverflowError, msgpack.UnpackException):
         found = None
     if not isinstance(found, dict) or not isinstance(message := found.get(b"message"), bytes):
-        return Parked(field, UNKNOWN, "not a record of a parked message", b"", 0.0, 0, raw)
-    name = found.get(b"list")
+        return Parked(field, UNKNOWN, "not a record of a parked message", b"", 0.0, 0, raw, state)
+    name, said = found.get(b"list"), found.get(b"state")
     return Parked(
         field=field,
         reason=shown_reason(found.get(b"reason")),
@@ -100,7 +149,14 @@ def unpacked(field: bytes, raw: bytes) -> Parked:
         at=_number(found.get(b"at")),
         begun=int(_number(found.get(b"begun"))),
         message=message,
+        state=_PAST[said] if isinstance(said, bytes) and said in _PAST else state,
+        **_of_its_runs(found),
     )
+
+
+def attempts_in(parked: Parked, headers: Any) -> Attempts:
+    """What is known of its failed runs: by its record, else by its message."""
+    return attempts_of(headers) if parked.attempts is None else attempts.unpacked(parked.attempts)
 
 
 def letter_of(parked: Parked, keys: Keys, *, size: int | None = None) -> Letter:
@@ -122,8 +178,11 @@ def detail_of(parked: Parked, keys: Keys) -> LetterDetail:
     except UnreadableLetterError as error:
         unreadable = _clean(str(error))
     body = body_of(document)
+    failed = attempts_in(parked, document.get("headers"))
     return LetterDetail(
         **_shown(parked, document, keys, None),
+        history=failed.kept,
+        retried=failed.retried,
         unreadable=unreadable,
         list=_clean(parked.list.decode("utf-8", "backslashreplace")),
         headers=_plain(document.get("headers")),
@@ -132,6 +191,7 @@ def detail_of(parked: Parked, keys: Keys) -> LetterDetail:
         content_encoding=_text(document.get("content-encoding")),
         body=_body_text(body),
         message_base64=base64.b64encode(parked.message).decode(),
+        original_base64=None if parked.original is None else base64.b64encode(parked.original).decode(),
     )
 
 
@@ -162,10 +222,19 @@ def _shown(parked: Parked, document: dict[str, Any], keys: Keys, size: int | Non
     headers = headers if isinstance(headers, dict) else {}
     queue, step = place_of(parked, keys)
     sent = properties.get("priority") if isinstance(properties, dict) else step
+    tries, exception = parked.tries, parked.exception
+    if tries is None:
+        failed = attempts_of(headers)
+        tries, exception = failed.total, failed.last.exception if failed.last else None
     return {
         "id": letter_id(parked.field),
-        "task_id": _text(headers.get("id")),
-        "task": _text(headers.get("task")),
+        "state": parked.state,
+        "due_at": parked.due if parked.state is LetterState.SCHEDULED else None,
+        "past_at": parked.gone,
+        "attempts": tries,
+        "exception": exception,
+        "task_id": _text(headers.get("id")) or parked.task_id,
+        "task": _text(headers.get("task")) or parked.task,
         "queue": None if queue is None else _clean(queue),
         "priority": priorities.from_broker(sent, headers.get(priorities.HEADER), lowest_first=True),
         "reason": parked.reason,
@@ -173,6 +242,21 @@ def _shown(parked: Parked, document: dict[str, Any], keys: Keys, size: int | Non
         "parked_at": parked.at,
         "begun": parked.begun,
         "size": len(parked.message) if size is None else size,
+    }
+
+
+def _of_its_runs(found: dict[Any, Any]) -> dict[str, Any]:
+    due, gone, tries = found.get(b"due"), found.get(b"gone"), found.get(b"tries")
+    kept, original = found.get(b"attempts"), found.get(b"original")
+    return {
+        "original": original if isinstance(original, bytes) else None,
+        "due": None if due is None else _number(due),
+        "gone": None if gone is None else _number(gone),
+        "tries": None if tries is None else int(_number(tries)),
+        "exception": _text(found.get(b"exception")) or None,
+        "attempts": kept if isinstance(kept, bytes) else None,
+        "task": _text(found.get(b"task")),
+        "task_id": _text(found.get(b"task_id")),
     }
 
 

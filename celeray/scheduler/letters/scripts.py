@@ -15,7 +15,7 @@ PART_BYTES = 4 * 1024 * 1024
 
 def letter_script(name: str) -> Script:
     """The script of `lua/NAME.lua` here."""
-    return script(name, "celeray.scheduler.letters", ("trail",))
+    return script(name, "celeray.scheduler.letters", ("trail", "places"))
 
 
 def trail_arguments(fields: Mapping[str, str]) -> list[Argument]:

@@ -8,9 +8,11 @@ from collections.abc import Iterable
 from pydantic import BaseModel, ConfigDict
 
 from celeray.scheduler.errors import OperatorInputError
+from celeray.scheduler.letters.record import LetterState
 from celeray.scheduler.letters.store import LetterFilter, Letters
 
 SKIPPED_SHOWN = 100
+CHANGEABLE = frozenset({LetterState.PARKED, LetterState.SCHEDULED})
 
 
 class Selection(BaseModel):
@@ -31,6 +33,8 @@ class Selection(BaseModel):
         said = [self.ids is not None, self.filter is not None and not self.filter.empty, self.all]
         if sum(said) != 1 or (self.ids is not None and not self.ids):
             raise OperatorInputError("ids", str(self), "ids, or a filter that is not empty, or all: true")
+        if self.filter is not None and self.filter.state not in CHANGEABLE:
+            raise OperatorInputError("state", self.filter.state, "parked or scheduled")
 
     def resolve(self, letters: Letters) -> list[str]:
         """Ids of the letters: as given, or the oldest first.

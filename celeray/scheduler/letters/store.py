@@ -16,6 +16,7 @@ from celeray.scheduler.keys import Keys
 from celeray.scheduler.letters.record import (
     Letter,
     LetterDetail,
+    LetterState,
     detail_of,
     field_of,
     letter_of,
@@ -23,6 +24,13 @@ from celeray.scheduler.letters.record import (
     unpacked,
 )
 from celeray.scheduler.letters.scripts import PART_BYTES, PART_MOST, letter_script
+
+_PLACES = {
+    LetterState.PARKED: "parked",
+    LetterState.SCHEDULED: "scheduled",
+    LetterState.REDRIVEN: "past",
+    LetterState.DISCARDED: "past",
+}
 
 
 class LetterFilter(BaseModel):
@@ -34,6 +42,9 @@ class LetterFilter(BaseModel):
     task: str | None = Field(default=None, max_length=500)
     """A pattern of task names with *, ? and [...]. A letter that names no task has the name ""."""
     reason: str | None = Field(default=None, max_length=500)
+    exception: str | None = Field(default=None, max_length=500)
+    """A pattern of class names, with or without their modules, that the last attempt's exception has."""
+    state: LetterState = LetterState.PARKED
     since: float | None = Field(default=None, allow_inf_nan=False)
     """Parked at this time or later, in seconds since the epoch."""
     until: float | None = Field(default=None, allow_inf_nan=False)
@@ -49,13 +60,16 @@ class LetterFilter(BaseModel):
         return (
             self.queue in (None, letter.queue)
             and self.reason in (None, letter.reason)
+            and self.state is letter.state
+            and (self.exception is None or _is_named(letter.exception, self.exception))
             and (self.task is None or fnmatchcase(letter.task or "", self.task))
             and (self.since is None or letter.parked_at >= self.since)
             and (self.until is None or letter.parked_at < self.until)
         )
 
     def __str__(self) -> str:
-        return " ".join(f"{key}={value}" for key, value in self.model_dump(exclude_none=True).items())
+        said = self.model_dump(exclude_defaults=True, mode="json")
+        return " ".join(f"{key}={value}" for key, value in said.items())
 
 
 class LetterPage(BaseModel):
@@ -85,19 +99,26 @@ class Letters:
         self.keys = keys
 
     def count(self) -> int:
-        """All of them."""
+        """All that are parked."""
         return int(self.client.hlen(self.keys.parked()))
 
-    def walk(self) -> Iterator[Letter]:
-        """Each letter that is there the whole time once, in no order. Reads all of them, without their bodies."""
+    def count_scheduled(self) -> int:
+        """All that wait until they are sent again."""
+        return int(self.client.hlen(self.keys.scheduled()[0]))
+
+    def walk(self, state: LetterState = LetterState.PARKED) -> Iterator[Letter]:
+        """Each letter of a state that is there the whole time once, in no order. Reads all of them, without bodies."""
         seen: set[bytes] = set()
         cursor: Any = 0
         while True:
-            cursor, *found = letter_script("scan")(self.client, self.keys.lease_book(), [cursor, PART_MOST])
+            args = [cursor, PART_MOST, _PLACES[state]]
+            cursor, *found = letter_script("scan")(self.client, self.keys.lease_book(), args)
             for field, raw, size in zip(found[::3], found[1::3], found[2::3], strict=True):
                 if field not in seen:
                     seen.add(field)
-                    yield letter_of(unpacked(field, raw), self.keys, size=int(size))
+                    letter = letter_of(unpacked(field, raw, state), self.keys, size=int(size))
+                    if letter.state is state:
+                        yield letter
             if int(cursor) == 0:
                 return
 
@@ -120,7 +141,7 @@ class Letters:
             ValueError: `cursor` is none of ours.
         """
         after = None if cursor is None else _parse(cursor)
-        matching = [letter for letter in self.walk() if chosen.matches(letter)]
+        matching = [letter for letter in self.walk(chosen.state) if chosen.matches(letter)]
         left = matching if after is None else [letter for letter in matching if _rank(letter) < after]
         shown = heapq.nlargest(limit + 1, left, key=_rank)
         last = shown[limit - 1] if len(shown) > limit else None
@@ -135,12 +156,18 @@ class Letters:
     def get(self, letter_id: str) -> LetterDetail | None:
         """One letter. None: it is not there, or not any more."""
         field = field_of(letter_id)
-        raw = self.client.hget(self.keys.parked(), field)
-        return None if raw is None else detail_of(unpacked(field, raw), self.keys)
+        for key, state in (
+            (self.keys.parked(), LetterState.PARKED),
+            (self.keys.scheduled()[0], LetterState.SCHEDULED),
+            (self.keys.past_letters(), LetterState.REDRIVEN),
+        ):
+            if (raw := self.client.hget(key, field)) is not None:
+                return detail_of(unpacked(field, raw, state), self.keys)
+        return None
 
     def matching(self, chosen: LetterFilter) -> list[str]:
         """Ids of all that match, the oldest first, which is the order in which they are sent again."""
-        found = sorted((letter for letter in self.walk() if chosen.matches(letter)), key=_rank)
+        found = sorted((letter for letter in self.walk(chosen.state) if chosen.matches(letter)), key=_rank)
         return [letter.id for letter in found]
 
     def parts(self, ids: Iterable[str], most: int = PART_MOST) -> Iterator[list[str]]:
@@ -159,15 +186,26 @@ class Letters:
             yield part
 
     def records(self, ids: Sequence[str]) -> list[bytes | None]:
-        """Their records as they are; None for one that is not there."""
-        found: list[bytes | None] = self.client.hmget(self.keys.parked(), [field_of(item) for item in ids])
-        return found
+        """The records of those that are parked or wait, as they are; None for one that is not there."""
+        fields = [field_of(item) for item in ids]
+        parked: list[bytes | None] = self.client.hmget(self.keys.parked(), fields)
+        if None not in parked:
+            return parked
+        waiting: list[bytes | None] = self.client.hmget(self.keys.scheduled()[0], fields)
+        return [one if one is not None else other for one, other in zip(parked, waiting, strict=True)]
 
     def _lengths(self, ids: Sequence[str]) -> list[int]:
         with self.client.pipeline(transaction=False) as pipe:
             for letter_id in ids:
                 pipe.hstrlen(self.keys.parked(), field_of(letter_id))
-            return [int(length) for length in pipe.execute()]
+                pipe.hstrlen(self.keys.scheduled()[0], field_of(letter_id))
+            lengths = pipe.execute()
+        return [int(one) + int(other) for one, other in zip(lengths[::2], lengths[1::2], strict=True)]
+
+
+def _is_named(exception: str | None, pattern: str) -> bool:
+    name = exception or ""
+    return fnmatchcase(name, pattern) or fnmatchcase(name.rpartition(".")[2], pattern)
 
 
 def _counts(names: Iterable[str]) -> dict[str, int]:

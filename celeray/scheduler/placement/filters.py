@@ -53,15 +53,20 @@ def node_has_room(request: ResourceRequest, node: BoardNode) -> Reason | None:
 
 
 def type_rank(request: ResourceRequest, device: DeviceState) -> int | None:
-    """Position of the device's type in the request's preference; None where it is not acceptable.
+    """Position of the device's type in the request's preference; None where it is not acceptable."""
+    return rank_of_type(request.gpu_types, device.gpu_type)
+
+
+def rank_of_type(gpu_types: Sequence[str], gpu_type: str | None) -> int | None:
+    """Position of a type in a preference, which may be empty; None where it is not acceptable.
 
     A type matches when the device's name contains it, ignoring case, spaces, dashes and underscores: `A100` matches
     `NVIDIA A100-SXM4-80GB`.
     """
-    if not request.gpu_types:
+    if not gpu_types:
         return 0
-    name = _plain(device.gpu_type or "")
-    return next((rank for rank, wanted in enumerate(request.gpu_types) if _plain(wanted) in name), None)
+    name = _plain(gpu_type or "")
+    return next((rank for rank, wanted in enumerate(gpu_types) if _plain(wanted) in name), None)
 
 
 def _plain(text: str) -> str:

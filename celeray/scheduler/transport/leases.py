@@ -19,7 +19,7 @@ from typing import Any
 import redis
 
 from celeray.scheduler.keys import Keys
-from celeray.scheduler.transport.lease import Lease, Settlements, pairs
+from celeray.scheduler.transport.lease import Lease, Settlements, as_text, pairs
 from celeray.scheduler.transport.options import LeaseOptions
 from celeray.scheduler.transport.scripts import Argument, script
 
@@ -118,13 +118,20 @@ class LeaseBook:
         if (lease := self.get(delivery_tag)) is not None and not lease.has_begun:
             lease.has_begun = True
             with self._lock:
-                self._settlements.begun.append(lease)
+                self._settlements.begin(lease)
 
     def note_ended(self, delivery_tag: str) -> None:
-        """The run ended without settling its message: it does not count any more."""
+        """The run ended without settling its message: no begun run counts any more."""
         if (lease := self.get(delivery_tag)) is not None:
             with self._lock:
                 self._settlements.ended.append(lease)
+
+    def note_in_vain(self, delivery_tag: str) -> None:
+        """The run that has begun is no attempt: it does not count. Another one may begin under the same lease."""
+        if (lease := self.get(delivery_tag)) is not None and lease.has_begun:
+            lease.has_begun = False
+            with self._lock:
+                self._settlements.take_back(lease)
 
     def note_ack(self, delivery_tag: str) -> bool:
         """The message is done with. False: no lease of ours, which was reported when it was lost."""
@@ -134,37 +141,37 @@ class LeaseBook:
             self._settlements.acked.append(lease)
         return True
 
+    def forget_begun(self, lease: Lease) -> bool:
+        """A script that ends the lease tells all of it. Whether Redis counts a begun run that this takes back."""
+        with self._lock:
+            counted = lease.has_begun or lease in self._settlements.in_vain
+            return not self._settlements.forget(lease) and counted
+
     def take_settlements(self) -> Settlements:
         """What is to be told, to be handed to `settled` or back to `untold`. Of what is acked, only that."""
         with self._lock:
             taken, self._settlements = self._settlements, Settlements()
             self._telling += bool(taken)
-        acked = set(map(id, taken.acked))
-        taken.begun = [lease for lease in taken.begun if id(lease) not in acked]
-        taken.ended = [lease for lease in taken.ended if id(lease) not in acked]
-        return taken
+        return taken.shortened()
 
     def unsent(self, taken: Settlements) -> None:
         """`taken` was not done: it is told again."""
         with self._lock:
-            later = self._settlements
             self._telling -= 1
-            self._settlements = Settlements(
-                taken.begun + later.begun, taken.ended + later.ended, taken.acked + later.acked
-            )
+            self._settlements = taken.followed_by(self._settlements)
 
     def untold(self, taken: Settlements) -> None:
         """The reply to `taken` was lost: it is told again, and what is refused then may have been done."""
         for lease in taken.all():
             lease.uncertain = True
-        # A run that may be counted already is not counted twice.
+        # A run that may be counted already is not counted twice, nor taken back twice.
         self.unsent(Settlements([], taken.ended, taken.acked))
 
     def settled(self, taken: Settlements, refused: Iterable[bytes | str]) -> None:
         """Redis has answered."""
         with self._lock:
             self._telling -= 1
-        tags = {_text(tag) for tag in refused}
+        tags = {as_text(tag) for tag in refused}
         if not tags:
             return
         leases = [lease for lease in taken.all() if lease.tag in tags]
@@ -196,7 +203,8 @@ class LeaseBook:
             with self._giving_up(part):
                 poisoned, refused = script("give_back")(self.client, self.book_keys, args)
             back += len(part) - len(refused)
-            _log_poison(poisoned)
+            for tag in poisoned:
+                logger.error("message %s is parked as poison: its runs begin and never end", as_text(tag))
         return back
 
     def move(self, delivery_tag: str, key: str, message: str, *, push: str) -> bool:
@@ -265,7 +273,7 @@ class LeaseBook:
         for start in range(0, len(leases), TAGS_A_SCRIPT):
             part = leases[start : start + TAGS_A_SCRIPT]
             args: list[Argument] = [self.options.lease_s, *pairs(part)]
-            gone = {_text(token) for token in script("renew")(self.client, self.book_keys, args)}
+            gone = {as_text(token) for token in script("renew")(self.client, self.book_keys, args)}
             # What was settled while the script ran is gone for that reason.
             lost += [
                 lease
@@ -288,12 +296,3 @@ class LeaseBook:
         logger.warning("%d leases %s: %s", len(leases), what, ", ".join(lease.tag for lease in leases[:10]))
         for callback in callbacks:
             callback([lease.delivery_tag for lease in leases])
-
-
-def _text(value: bytes | str) -> str:
-    return value.decode() if isinstance(value, bytes) else value
-
-
-def _log_poison(tags: Iterable[bytes | str]) -> None:
-    for tag in tags:
-        logger.error("message %s is parked as poison: its runs begin and never end", _text(tag))

@@ -25,6 +25,8 @@ class Payload(dict[str, Any]):
     """A decoded message, with its lease."""
 
     lease: Lease
+    text: bytes
+    """As it was on its list."""
 
 
 class Message(virtual.Message):
@@ -62,7 +64,7 @@ def read_payload(raw: bytes, lease: Lease, *, was_delivered: bool) -> Payload:
             payload["properties"]["delivery_info"]["redelivered"] = True
     except _BROKEN as error:
         raise UnreadableMessageError(f"{type(error).__name__}: {error}") from error
-    payload.lease = lease
+    payload.lease, payload.text = lease, raw
     headers = payload.get("headers")
     hold = headers.get(HOLD_HEADER) if isinstance(headers, dict) else None
     if isinstance(hold, str):

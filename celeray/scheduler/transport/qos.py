@@ -13,6 +13,7 @@ import redis
 from kombu.transport import redis as kombu_redis
 from kombu.transport import virtual
 
+from celeray.scheduler.transport.ending import end_leased, give_back_changed
 from celeray.scheduler.transport.lease import Lease
 from celeray.scheduler.transport.leases import BACK, FRONT, LeaseBook
 
@@ -58,6 +59,11 @@ class QoS(kombu_redis.QoS):
         self.leases.note_ended(delivery_tag)
         self.settle()
 
+    def begun_in_vain(self, delivery_tag: str) -> None:
+        """What `begun` told is taken back: the run was no attempt, and another one may begin."""
+        self.leases.note_in_vain(delivery_tag)
+        self.settle()
+
     def ack(self, delivery_tag: str) -> None:
         """Acknowledge; of a lost lease it changes nothing."""
         if delivery_tag in self._unclaimed:
@@ -65,7 +71,10 @@ class QoS(kombu_redis.QoS):
             super().ack(delivery_tag)
             return
         self._quick_ack(delivery_tag)
-        if self.leases.note_ack(delivery_tag):
+        lease = self.leases.get(delivery_tag)
+        if lease is not None and lease.ending is not None:
+            end_leased(self.leases, lease)
+        elif self.leases.note_ack(delivery_tag):
             self.settle()
 
     def reject(self, delivery_tag: str, requeue: bool = False) -> None:
@@ -74,7 +83,12 @@ class QoS(kombu_redis.QoS):
             self._unclaimed.discard(delivery_tag)
             super().reject(delivery_tag, requeue=requeue)
         elif requeue:
-            self._give_back([delivery_tag], push=BACK)
+            lease = self.leases.get(delivery_tag)
+            if lease is not None and lease.returned_as is not None:
+                self._quick_ack(delivery_tag)
+                give_back_changed(self.leases, lease, lease.returned_as)
+            else:
+                self._give_back([delivery_tag], push=BACK)
         else:
             self.ack(delivery_tag)
 

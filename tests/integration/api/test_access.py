@@ -25,6 +25,7 @@ pytestmark = pytest.mark.integration
 MakeToken = Callable[..., dict[str, str]]
 EXAMPLES = {
     "{name}": "gpu.generation",
+    "{uuid}": "GPU-a",
     "{task_id}": "t1",
     "{letter_id}": "l1",
     "{asset}": "swagger-ui.css",
@@ -32,6 +33,7 @@ EXAMPLES = {
 BODIES = {
     f"/v1/dead-letters/{verb}": {"ids": ["l1"], "why": "for the test"} for verb in ("redrive", "discard")
 }
+BODIES["/v1/learned/reset"] = {"task": "film.generate", "why": "for the test"}
 WRONG = {"Authorization": "Bearer celeray_00000000_" + "x" * 43}
 
 

@@ -168,3 +168,28 @@ def test_the_metric_counts_by_reason(api: TestClient, park: Any, redis_client: r
     assert 'celeray_dead_letters{reason="poison"} 200.0' in page
     assert 'celeray_dead_letters{reason="a new reason"} 100.0' in page
     assert 'celeray_dead_letters{reason="unknown"} 1.0' in page
+
+
+def test_a_redrive_may_ask_for_more(
+    api: TestClient, operator: dict[str, str], park: Any, redis_client: redis.Redis
+) -> None:
+    park("a")
+    body = {"all": True, "dry_run": True, "edits": {"request": {"vram_gb": 16}}}
+    dry = api.post(f"{PATH}/redrive", headers=operator, json=body).json()
+    assert (dry["sent"], dry["edits"]) == (1, [{"id": "a", "before": {}, "after": {"vram_gb": 16}}])
+    for request, key, bound in (
+        ({"vram_gb": -3}, "vram_gb", "a number of GiB above 0"),
+        ({"memory": 1}, "memory", "unknown key"),
+    ):
+        wrong = api.post(f"{PATH}/redrive", headers=operator, json={**body, "edits": {"request": request}})
+        assert (wrong.status_code, wrong.headers["content-type"]) == (422, "application/problem+json")
+        (error,) = wrong.json()["errors"]
+        assert error["parameter"] == key
+        assert bound in error["detail"]
+        assert f"{key}={request[key]}" in wrong.json()["detail"]
+    unknown = api.post(f"{PATH}/redrive", headers=operator, json={**body, "edits": {"body": "x"}})
+    assert unknown.status_code == 422
+    assert redis_client.hlen("celeray:parked") == 1
+    assert api.post(f"{PATH}/redrive", headers=operator, json={**body, "dry_run": False}).json()["sent"] == 1
+    sent: Any = redis_client.lrange("cpu.analysis", 0, -1)
+    assert json.loads(sent[0])["headers"]["resource_requirements"] == {"vram_gb": 16}

@@ -11,7 +11,7 @@ from celeray.scheduler.embedded_redis import free_port
 
 from .live import LiveBridge, application, until
 
-pytestmark = pytest.mark.integration
+pytestmark = [pytest.mark.integration, pytest.mark.unmeasured]
 
 
 def test_without_any_ray(broker: str, tmp_path: Path) -> None:

@@ -20,6 +20,8 @@ from celeray.scheduler.embedded_redis import EmbeddedRedis
 
 from .live import LiveBridge, application, until
 
+pytestmark = pytest.mark.unmeasured
+
 LEASE_S = 3.0
 RESTORED_WITHIN_S = LEASE_S + 5.0
 """What is promised: one lease time and the keepers' interval."""

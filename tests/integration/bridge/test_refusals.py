@@ -9,7 +9,7 @@ from celeray.scheduler.errors import NeverFitsError, RequirementError
 
 from .live import LiveBridge, until
 
-pytestmark = pytest.mark.integration
+pytestmark = [pytest.mark.integration, pytest.mark.unmeasured]
 
 
 @pytest.fixture

@@ -12,7 +12,7 @@ from tests.integration.refused_kinds import UNKNOWN, check_parked
 
 from .live import LiveBridge, application
 
-pytestmark = pytest.mark.integration
+pytestmark = [pytest.mark.integration, pytest.mark.unmeasured]
 
 
 def test_each_kind_is_parked_and_the_bridge_goes_on(broker: str, tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import json
 import subprocess
 import sys
@@ -141,6 +142,24 @@ def test_redrive_by_id_with_edits(redis_url: str, park: Any, client: redis.Redis
     assert "fixed" in trail
 
 
+def test_redrive_with_another_request(redis_url: str, park: Any, client: redis.Redis) -> None:
+    way = ("--redis-url", redis_url)
+    park("a")
+    redrive = ("dead-letters", "redrive", "--all", *way)
+    dry = run(*redrive, "--dry-run", "--request", "vram_gb=16", "--request", "gpu_type=A100")
+    assert dry.output == '1 of 1 would be sent again\na: gpu_type unset -> "A100", vram_gb unset -> 16\n'
+    assert client.llen("io.storage") == 0
+    for words in ("vram_gb", "=16", "vram_gb=-2"):
+        wrong = run(*redrive, "--yes", "--request", words)
+        assert (wrong.exit_code, "vram_gb" in wrong.output or "KEY=VALUE" in wrong.output) == (2, True)
+    twice = run(*redrive, "--yes", "--request", "cpus=1", "--request", "cpus=2")
+    assert (twice.exit_code, "each key once" in twice.output) == (2, True)
+    done = run(*redrive, "--yes", "--request", "vram_gb=16", "-o", "json")
+    assert json.loads(done.stdout)["edits"] == [{"id": "a", "before": {}, "after": {"vram_gb": 16}}]
+    sent: Any = client.lrange("io.storage", 0, -1)
+    assert json.loads(sent[0])["headers"]["resource_requirements"] == {"vram_gb": 16}
+
+
 def test_discard(redis_url: str, park: Any, client: redis.Redis) -> None:
     way = ("--redis-url", redis_url)
     park("a")
@@ -222,3 +241,20 @@ def test_the_keeper_does_it(redis_url: str, park: Any, client: redis.Redis) -> N
     done = run("keeper", "--once", "--redis-url", redis_url)
     assert "old-letters: 1 dead letters forgotten, older than 86400 s" in done.output
     assert client.hkeys("celeray:parked") == [b"b"]
+
+
+def test_the_front_door(redis_url: str, client: redis.Redis) -> None:
+    way = ("--redis-url", redis_url)
+    shape = {"task": {"name": "app.save_to_storage", "id": "t1"}, "error": "OSError: full", "retry_count": 2}
+    client.lpush("dlq", json.dumps(shape), "rubbish")
+    once = run("keeper", "--once", *way)
+    assert "front-door: 2 messages taken in, 1 of which can't be sent" in once.output
+    listed = json.loads(run("dead-letters", "list", "--reason", "reported", "-o", "json", *way).stdout)
+    found = {letter["task_id"]: letter for letter in listed["letters"]}
+    assert (found["t1"]["detail"], found["t1"]["attempts"]) == ("OSError: full", 2)
+    shown = json.loads(run("dead-letters", "show", found["t1"]["id"], "-o", "json", *way).stdout)
+    assert json.loads(base64.b64decode(shown["original_base64"])) == shape
+    assert found[None]["detail"].startswith("[can't be sent: no JSON")
+    sent = run("dead-letters", "redrive", "--reason", "reported", "--yes", *way)
+    assert "1 of 2 sent again" in sent.output
+    assert client.llen("io.storage\x06\x165") == 1

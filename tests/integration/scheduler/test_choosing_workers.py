@@ -9,6 +9,8 @@ import pytest
 import redis
 from celery import Celery
 
+pytestmark = pytest.mark.unmeasured
+
 TIMEOUT_S = 60.0
 MORE = ("-I", "tests.apps.front_work", "--prefetch-multiplier", "4")
 QUEUE = "cpu.analysis"

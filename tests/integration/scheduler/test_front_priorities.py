@@ -8,6 +8,8 @@ import pytest
 import redis
 from celery import Celery, chain, chord, group
 
+pytestmark = pytest.mark.unmeasured
+
 TIMEOUT_S = 60
 STEP = "\x06\x16"
 

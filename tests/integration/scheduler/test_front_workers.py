@@ -14,6 +14,8 @@ from celery import Celery
 
 from celeray.scheduler.errors import RequirementError
 
+pytestmark = pytest.mark.unmeasured
+
 TIMEOUT_S = 60
 STEP = "\x06\x16"
 

@@ -8,7 +8,7 @@ import redis
 
 from celeray.scheduler.holding import renew
 
-pytestmark = pytest.mark.integration
+pytestmark = [pytest.mark.integration, pytest.mark.unmeasured]
 
 
 def test_held_messages_are_renewed_and_acknowledged_ones_do_not_come_back(redis_url: str) -> None:

@@ -11,7 +11,7 @@ from celery.result import AsyncResult
 
 from tests.integration.refused_kinds import UNKNOWN, check_parked
 
-pytestmark = pytest.mark.integration
+pytestmark = [pytest.mark.integration, pytest.mark.unmeasured]
 
 QUEUE = "cpu.analysis"
 

@@ -14,8 +14,17 @@ import pytest
 from celeray.actors.executor_core import ENDED, LEFT
 from celeray.actors.journal import read_journal, take_journal
 from celeray.actors.simulated import SimulatedDevices
-from celeray.scheduler.cluster import AppSpec, ExecutorSpec, Progress, RunEnded, RunReturned, RunSpec
+from celeray.scheduler.cluster import (
+    AppSpec,
+    ExecutorSpec,
+    Progress,
+    RunEnded,
+    RunOutOfMemory,
+    RunReturned,
+    RunSpec,
+)
 from tests.unit.actors.core_process import ROOT, CoreProcess, core_process
+from tests.unit.actors.test_memory_limits import TORCH
 
 APPS = ROOT / "tests" / "apps"
 
@@ -152,6 +161,67 @@ def test_the_tasks_of_a_batch_end_each_for_itself() -> None:
         assert b"UnreadableError" in events[2].payload
         assert all(event.seconds > 0 for event in events)
         assert [event.rss_mib is not None for event in events] == [False, False, False, True]
+
+
+LIMITED = """
+import os
+from celery import Celery
+app = Celery('limited', broker='memory://')
+@app.task(name='limited')
+def limited():
+    import torch
+    torch.cuda.init()
+    return torch.cuda.fractions, os.environ.get('XLA_PYTHON_CLIENT_MEM_FRACTION')
+"""
+
+
+@pytest.mark.parametrize("limited", [True, False])
+def test_frameworks_are_kept_within_the_reservation_from_their_first_allocation(
+    tmp_path: Path, limited: bool
+) -> None:
+    (tmp_path / "torch.py").write_text(TORCH)
+    (tmp_path / "limited.py").write_text(LIMITED)
+    given = spec("GPU-a", app="limited", working_dir=tmp_path, limit_vram=limited)
+    with core_process(given) as core:
+        core.call("load")
+        fractions, share = ast.literal_eval(ended(run(core, "limited"))[1][1])
+        assert fractions == (pytest.approx({0: 600 / 24576}) if limited else {})
+        assert share == ("0.5000" if limited else None)
+
+
+def test_a_batch_ends_where_gpu_memory_runs_out(tmp_path: Path) -> None:
+    SimulatedDevices("1x1GiB", "n", tmp_path)
+    uuid = "GPU-sim-n-0"
+    with core_process(spec(uuid, limit_vram=True), tmp_path) as core:
+        core.call("load")
+        core.be_patient()
+        batch = [
+            run_spec(1, "simple.add", 1, 2),
+            run_spec(2, "simple.hold", 601)._replace(may_place_again=True),
+            run_spec(3, "simple.add", 3, 4),
+        ]
+        answer = core.call("run", batch)
+        events = pickle.loads(answer[1:])
+        assert [type(event) for event in events] == [RunEnded, RunOutOfMemory, RunReturned]
+        assert [event.run_id for event in events] == [1, 2, 3]
+        assert events[1].detail.startswith("OutOfGpuMemoryError: 601 MiB wanted")
+        journal = take_journal(core.pid, "e1")
+        assert journal is not None
+        ends, progress = read_journal("e1", journal)
+        assert [end.run_id for end in ends] == [1]
+        assert progress == Progress(None, (2,)), "a process that dies now is not this run's fault"
+
+
+def test_alone_it_says_so_or_fails(tmp_path: Path) -> None:
+    SimulatedDevices("1x1GiB", "n", tmp_path)
+    with core_process(spec("GPU-sim-n-0", limit_vram=True), tmp_path) as core:
+        core.call("load")
+        hold = run_spec(1, "simple.hold", 601)
+        answer = core.call("run", [hold._replace(may_place_again=True)])
+        (event,) = pickle.loads(answer[1:])
+        assert (type(event), event.executor_id, event.run_id) == (RunOutOfMemory, "e1", 1)
+        _, (failed, _, _) = ended(core.call("run", [hold]))
+        assert failed == 1
 
 
 def test_a_batch_that_takes_too_long_gives_back_what_it_has_not_begun() -> None:

@@ -10,7 +10,7 @@ from pathlib import Path
 import psutil
 import pytest
 
-from celeray.actors import node_agent
+from celeray.actors import processes
 from celeray.actors.node_agent import NodeAgent, agent_name
 from celeray.actors.processes import ProcessId, is_alive, this_process
 from celeray.scheduler.errors import ConfigurationError
@@ -74,9 +74,9 @@ def test_pids_are_visible_in_the_hosts_namespace_only(
     make_nvml()
     own = os.readlink("/proc/self/ns/pid")
 
-    monkeypatch.setattr(node_agent, "INITIAL_PID_NAMESPACE", own)
+    monkeypatch.setattr(processes, "INITIAL_PID_NAMESPACE", own)
     assert NodeAgent(NODE).read().pids_visible
-    monkeypatch.setattr(node_agent, "INITIAL_PID_NAMESPACE", "pid:[1]")
+    monkeypatch.setattr(processes, "INITIAL_PID_NAMESPACE", "pid:[1]")
     assert not NodeAgent(NODE).read().pids_visible
 
 
@@ -109,3 +109,18 @@ def test_a_zombie_is_dead() -> None:
 def test_the_name_tells_version_and_node() -> None:
     assert agent_name("abc").startswith("celeray-node-agent-")
     assert agent_name("abc").endswith("-abc")
+
+
+def test_a_process_is_read_with_who_started_it_where_its_pid_can_be_seen(
+    make_nvml: MakeNvml, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with subprocess.Popen(["sleep", "300"]) as child:
+        try:
+            make_nvml(FakeDevice("GPU-a", processes=[(child.pid, 100, "compute")]))
+            for visible, parents in (("1", os.getpid()), ("0", None)):
+                monkeypatch.setenv("CELERAY_PIDS_VISIBLE", visible)
+                (process,) = NodeAgent(NODE).read().devices[0].processes or ()
+                assert process.pid == child.pid
+                assert next(iter(process.parents), None) == parents
+        finally:
+            child.kill()

@@ -13,7 +13,7 @@ import pytest
 
 from celeray.actors import simulated
 from celeray.actors.simulated import SimulatedDevices, holds_folder, parse_spec
-from celeray.scheduler.errors import ConfigurationError
+from celeray.scheduler.errors import ConfigurationError, OutOfGpuMemoryError
 from celeray.scheduler.model import DeviceProcess, Health
 
 NODE = "0123456789abcdef"
@@ -88,6 +88,35 @@ def test_holding_nothing_in_a_process_without_devices(monkeypatch: pytest.Monkey
     monkeypatch.delenv(simulated.HOLDS_VARIABLE, raising=False)
 
     simulated.hold(1000)
+
+
+def test_a_process_runs_out_at_its_reservation_where_it_is_kept_within(
+    devices: SimulatedDevices, tmp_path: Path
+) -> None:
+    simulated.register(str(tmp_path), (FIRST, SECOND), 1000)
+    simulated.hold(1000)
+    with pytest.raises(
+        OutOfGpuMemoryError, match="1001 MiB wanted on each simulated device, 1000 MiB reserved"
+    ):
+        simulated.hold(1001)
+    assert [device.used_mib for device in devices.read()] == [1000, 1000], "it holds what it held"
+
+
+def test_a_process_runs_out_where_others_hold_the_device(devices: SimulatedDevices, tmp_path: Path) -> None:
+    with subprocess.Popen(["sleep", "60"]) as process:
+        created = psutil.Process(process.pid).create_time()
+        (tmp_path / f"{process.pid}@{SECOND}").write_text(f"{created} 20000")
+        simulated.hold(4576)
+        with pytest.raises(
+            OutOfGpuMemoryError, match=f"4577 MiB wanted on simulated device {SECOND}, 4576 MiB left"
+        ):
+            simulated.hold(4577)
+        simulated.hold(24576, [FIRST])
+        simulated.hold_reserved(24576)
+        assert [device.used_mib for device in devices.read()] == [24576, 44576], (
+            "whatever others hold in excess"
+        )
+        process.kill()
 
 
 def test_a_negative_hold_is_refused() -> None:

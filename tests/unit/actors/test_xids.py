@@ -9,7 +9,8 @@ import pytest
 
 from celeray.actors.nvml import NvmlReader
 from celeray.actors.nvml_query import DeviceLostError, DriverLostError
-from celeray.actors.xids import APPLICATION_XIDS, XidWatch, describe
+from celeray.actors.xid_catalog import APPLICATION_XIDS, describe
+from celeray.actors.xids import Mark, XidWatch
 from celeray.scheduler.model import DeviceReading, Health
 from tests.fake_nvml import FakeDevice, FakeNvml
 from tests.unit.actors.conftest import MakeNvml
@@ -161,3 +162,60 @@ def test_the_thread_goes_on_when_the_driver_comes_back(
 
 def test_a_rare_one_is_named_by_its_number() -> None:
     assert describe(7) == "XID 7"
+
+
+class Times:
+    """A clock that shows one second more each time."""
+
+    def __init__(self) -> None:
+        self.now = 100.0
+
+    def __call__(self) -> float:
+        self.now += 1.0
+        return self.now
+
+
+def test_a_mark_has_its_xids_and_the_time_of_the_newest(make_nvml: MakeNvml) -> None:
+    make_nvml(FakeDevice("GPU-a"))
+    watch = XidWatch(Times())
+    for xid in (13, 94, 79, 94):
+        watch.note("GPU-a", xid)
+    assert watch.marks() == {"GPU-a": Mark((94, 79), 103.0)}
+    assert read(watch)["GPU-a"].marked_at == 103.0
+    assert not watch.marks()["GPU-a"].by_canary, "79 needs more than that"
+
+
+def test_what_an_operator_has_looked_at_is_forgiven_and_nothing_later(make_nvml: MakeNvml) -> None:
+    make_nvml(FakeDevice("GPU-a"))
+    watch = XidWatch(Times())
+    watch.note("GPU-a", 79)
+    looked_at = read(watch)["GPU-a"].marked_at
+    assert looked_at is not None
+    watch.note("GPU-a", 95)
+    assert not watch.forgive("GPU-a", looked_at)
+    assert read(watch)["GPU-a"].health is Health.UNHEALTHY
+    assert watch.forgive("GPU-a", looked_at + 1.0)
+    assert not watch.forgive("GPU-a", looked_at + 1.0)
+    device = read(watch)["GPU-a"]
+    assert (device.health, device.marked_at) == (Health.HEALTHY, None)
+    assert device.xids == ((79, 1), (95, 1)), "counted for ever"
+
+
+def test_forgiving_does_not_overrule_nvml(make_nvml: MakeNvml) -> None:
+    make_nvml(FakeDevice("GPU-a", recovery=1))
+    watch = XidWatch(Times())
+    watch.note("GPU-a", 95)
+    device = read(watch)["GPU-a"]
+    assert device.health_reason == "the driver asks to reset the GPU"
+    assert device.marked_at == 101.0
+    assert watch.forgive("GPU-a", 101.0)
+    assert read(watch)["GPU-a"].health is Health.UNHEALTHY
+
+
+def test_a_slice_is_forgiven_by_its_card(make_nvml: MakeNvml) -> None:
+    make_nvml(FakeDevice("GPU-m", mig_mode=1, slices=[FakeDevice("MIG-0")]))
+    watch = XidWatch(Times())
+    watch.note("GPU-m", 95)
+    assert read(watch)["MIG-0"].marked_at == 101.0
+    assert watch.card_of("MIG-0") == "GPU-m"
+    assert watch.card_of("GPU-m") == "GPU-m"

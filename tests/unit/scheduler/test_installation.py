@@ -74,6 +74,7 @@ class TestDefaults:
         assert conf.worker_prefetch_multiplier == 1
         assert conf.worker_soft_shutdown_timeout == 10
         assert conf.result_expires == 3600
+        assert conf.result_chord_expires == 25 * 3600
         assert conf.broker_connection_retry_on_startup
         assert conf.broker_channel_error_retry
         assert conf.broker_connection_max_retries is None
@@ -102,13 +103,22 @@ class TestDefaults:
         before(app, config(CELERY_TRACK_STARTED=False, CELERY_TASK_RESULT_EXPIRES=5))
         assert app.conf.task_track_started is False
         assert app.conf.result_expires == 5
+        assert app.conf.result_chord_expires is None
         assert app.conf.task_acks_late
+
+    def test_chords_wait_as_long_as_letters_are_kept(self) -> None:
+        app, other = new_app(), new_app()
+        before(app, config(celeray_letter_retention_s=60, celeray_result_ttl_s=7200))
+        before(other, config(result_chord_expires=9))
+        assert app.conf.result_chord_expires == 7200
+        assert other.conf.result_chord_expires == 9
 
     def test_a_namespace(self) -> None:
         app = new_app()
         app.config_from_object(config(CELERY_RESULT_EXPIRES=5, CELERY_CELERAY_WINDOW=9), namespace="CELERY")
         celeray.install(app)
         assert app.conf.result_expires == 5
+        assert app.conf.result_chord_expires is None
         assert app.conf.task_acks_late
         assert settings_of(app).window == 9
 

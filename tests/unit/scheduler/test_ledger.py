@@ -10,6 +10,8 @@ from celeray.scheduler.accounting import Reservation
 from celeray.scheduler.errors import LedgerError
 from celeray.scheduler.ledger import Ledger
 from celeray.scheduler.model import DeviceProcess, DeviceReading, Health, NodeReading
+from celeray.scheduler.standing import Drained
+from celeray.scheduler.status import Drain
 
 GIB = 1024
 
@@ -204,16 +206,17 @@ def test_a_lost_node_takes_its_holders_along() -> None:
 def test_placement_sees_health_draining_starts_and_what_comes_back() -> None:
     ledger = Ledger(start_concurrency=2)
     ledger.observe(node(device("GPU-a"), device("GPU-b", health=Health.UNHEALTHY)))
-    ledger.set_draining("n1", True)
+    ledger.drained = Drained(nodes={"n1": Drain(by="ops@h", at=1.0, why="fan")})
     reserve(ledger, "e1", 8 * GIB)
     ledger.set_ending("e1")
     (state,) = ledger.nodes(0.0, starting=["n1"])
     assert state.draining
     assert state.starts_free == 1
-    assert [entry.usable for entry in state.devices] == [True, False]
+    assert [entry.usable for entry in state.devices] == [False, False]
     assert (state.devices[0].reclaiming_mib, state.devices[0].reclaiming_holders) == (8 * GIB, 1)
-    ledger.set_draining("n1", False)
+    ledger.drained = Drained()
     assert not ledger.nodes(0.0)[0].draining
+    assert [entry.usable for entry in ledger.nodes(0.0)[0].devices] == [True, False]
     ledger.clear(0.0)
     assert ledger.readings() == ()
 

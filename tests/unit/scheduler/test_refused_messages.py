@@ -11,45 +11,45 @@ from kombu.exceptions import ContentDisallowed
 from kombu.message import Message
 from kombu.serialization import loads
 
-from celeray.scheduler.parked import ParkReason
+from celeray.scheduler.outcomes import Outcome
 from celeray.scheduler.refused_messages import (
     DETAIL_MOST,
     Refusals,
     body_fault,
-    decode_reason,
     detail_of,
     is_leased,
+    outcome_of_decoding,
 )
 
 
 @pytest.mark.parametrize(
-    ("body", "content_type", "encoding", "reason"),
+    ("body", "content_type", "encoding", "outcome"),
     [
-        (b"{not json", "application/json", "utf-8", ParkReason.UNDECODABLE),
-        (b"\xff", "text/plain", "utf-8", ParkReason.UNDECODABLE),
-        (b"x", "application/data", "klingon", ParkReason.CONTENT_TYPE),
-        (b"x", "application/x-nothing", "utf-8", ParkReason.CONTENT_TYPE),
+        (b"{not json", "application/json", "utf-8", Outcome.UNDECODABLE),
+        (b"\xff", "text/plain", "utf-8", Outcome.UNDECODABLE),
+        (b"x", "application/data", "klingon", Outcome.CONTENT_TYPE),
+        (b"x", "application/x-nothing", "utf-8", Outcome.CONTENT_TYPE),
     ],
 )
 def test_what_kombu_raises_tells_whether_another_worker_could_decode_it(
-    body: bytes, content_type: str, encoding: str, reason: ParkReason
+    body: bytes, content_type: str, encoding: str, outcome: Outcome
 ) -> None:
     with pytest.raises(Exception) as caught:  # noqa: PT011 - kombu's, of several classes
         loads(body, content_type, encoding, accept={"application/json", "text/plain"})
 
-    assert decode_reason(caught.value) is reason
+    assert outcome_of_decoding(caught.value) is outcome
 
 
 @pytest.mark.parametrize(
-    ("error", "reason"),
+    ("error", "outcome"),
     [
-        (ContentDisallowed("pickle"), ParkReason.CONTENT_TYPE),
-        (KeyError("application/x-nothing"), ParkReason.CONTENT_TYPE),
-        (zlib.error("no header"), ParkReason.UNDECODABLE),
+        (ContentDisallowed("pickle"), Outcome.CONTENT_TYPE),
+        (KeyError("application/x-nothing"), Outcome.CONTENT_TYPE),
+        (zlib.error("no header"), Outcome.UNDECODABLE),
     ],
 )
-def test_so_do_the_errors_of_compression(error: Exception, reason: ParkReason) -> None:
-    assert decode_reason(error) is reason
+def test_so_do_the_errors_of_compression(error: Exception, outcome: Outcome) -> None:
+    assert outcome_of_decoding(error) is outcome
 
 
 @pytest.mark.parametrize("payload", [[[], {}, {}], ((), {}, None), [[], {}, []], {"args": []}])

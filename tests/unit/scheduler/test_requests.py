@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from celeray.scheduler.errors import RequirementError
-from celeray.scheduler.model import Isolation, OnOom, ResourceRequest
+from celeray.scheduler.model import Basis, Isolation, OnOom, ResourceRequest
 from celeray.scheduler.requests import effective_request, merge_raw
 
 GPU_DEFAULT = {"gpu": True}
@@ -125,6 +125,16 @@ class TestLayers:
     def test_gpu_false_above_drops_vram_below(self) -> None:
         assert effective_request({"gpu": False}, {"vram_gb": 8}, None) == ResourceRequest(cpus_milli=1000)
 
+    def test_a_request_of_what_was_learned_needs_its_first_guess_from_any_layer(self) -> None:
+        learned = ResourceRequest(gpus=1, memory_mib=8192, basis=Basis.LEARNED)
+        assert effective_request({"request": "learned"}, {"vram_gb": 8}, GPU_DEFAULT) == learned
+        assert effective_request({"vram_gb": 8}, {"gpu": True, "request": "learned"}, None) == learned
+        assert effective_request({"request": "declared"}, {"vram_gb": 8, "request": "learned"}, None) == (
+            ResourceRequest(gpus=1, memory_mib=8192)
+        )
+        assert effective_request({"gpu": False}, {"vram_gb": 8, "request": "learned"}, None).gpus == 0
+        assert merge_raw({"request": "learned"}, {"vram_gb": 8}) == {"vram_gb": 8, "request": "learned"}
+
     def test_raw_merging_keeps_what_users_wrote(self) -> None:
         assert merge_raw({"vram_mb": 300}, {"vram_gb": 12, "cpus": 2}) == {"vram_mb": 300, "cpus": 2}
 
@@ -171,6 +181,9 @@ BAD: list[tuple[Any, str]] = [
     ({"isolation": "cold"}, "isolation"),
     ({"isolation": 3}, "isolation"),
     ({"on_oom": "explode"}, "on_oom"),
+    ({"vram_gb": 8, "request": "guessed"}, "request"),
+    ({"vram_gb": 8, "request": True}, "request"),
+    ({"gpu": True, "request": "learned"}, "request"),
     ({"gpu": True, "vram_gb_max": 20}, "vram_gb_max"),
     ({"vram_gb": 20, "vram_gb_max": 10}, "vram_gb_max"),
     ({"vram_gb": 1, "vram_mb": 1024}, "vram_mb"),

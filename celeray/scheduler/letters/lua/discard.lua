@@ -1,4 +1,4 @@
--- Forgets parked messages for good.
+-- Forgets letters for good, parked ones and those that wait to be sent again.
 -- KEYS: 1-6 bookkeeping keys, 7 audit trail.
 -- ARGV: 1 '1': only say what would be done, 2 records of the trail at most, 3 how many fields of its record follow (0: no
 --       record), the fields, then the ids.
@@ -13,10 +13,12 @@ end
 
 local reply, discarded = {}, 0
 for at = first, #ARGV do
-  local raw = redis.call('HGET', book.parked, ARGV[at])
+  local raw = letter_at(book, ARGV[at])
   if raw and not dry then
-    redis.call('HDEL', book.parked, ARGV[at])
+    remove_letter(book, ARGV[at])
     let_go(raw)
+    -- By age or number they go without a record, and without a trace.
+    if first > 4 then remember(book, ARGV[at], raw, 'discarded') end
   end
   if raw then discarded = discarded + 1 end
   reply[#reply + 1] = raw and 1 or 0

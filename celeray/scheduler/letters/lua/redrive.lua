@@ -1,5 +1,5 @@
--- Sends parked messages to their lists again: each leaves the hash in the step in which it is pushed, so it is sent once
--- however often and from wherever this is called.
+-- Sends parked messages to their lists again, and those that wait to be sent again at once: each leaves its hash in the
+-- step in which it is pushed, so it is sent once however often and from wherever this is called.
 -- KEYS: 1-6 bookkeeping keys, 7 audit trail, then the lists.
 -- ARGV: 1 '1': only say what would be done, 2 most ms that a dedup key is held, 3 records of the trail at most, 4 how
 --       many fields of its record follow, the fields, then for each letter: id, SHA-1 of its record, number of its
@@ -8,21 +8,8 @@
 local book, dry, most_ms = bookkeeping(KEYS), ARGV[1] == '1', tonumber(ARGV[2])
 local FIELDS, first = 4, 5 + tonumber(ARGV[4])
 
--- The key was let go when the message was parked. It is held again for the run to come, unless somebody else has it.
-local function hold_again(message)
-  local headers = message.headers
-  if type(headers) ~= 'table' or type(headers.celeray_hold) ~= 'string' or type(headers.id) ~= 'string' then return end
-  local digest, token = string.match(headers.celeray_hold, '^(%x+):(.+)$')
-  if not digest or #digest ~= 64 then return end
-  local record = dedup_prefix(book) .. digest
-  local kind = redis.call('TYPE', record).ok
-  if kind ~= 'none' and (kind ~= 'hash' or redis.call('HGET', record, 'id') ~= headers.id) then return end
-  redis.call('HSET', record, 'id', headers.id, 'm:' .. token, '1')
-  redis.call('PEXPIRE', record, string.format('%.0f', math.max(most_ms, redis.call('PTTL', record))))
-end
-
 local function send(id, digest, list, text)
-  local raw = redis.call('HGET', book.parked, id)
+  local raw = letter_at(book, id)
   if not raw or redis.sha1hex(raw) ~= digest then return 'gone' end
   local kind = redis.call('TYPE', list).ok
   if kind ~= 'list' and kind ~= 'none' then return 'its list is a ' .. kind end
@@ -32,8 +19,9 @@ local function send(id, digest, list, text)
   if not dry then
     -- Pushed first: where Redis refuses that, for want of memory say, nothing is changed.
     redis.call('LPUSH', list, text)
-    redis.call('HDEL', book.parked, id)
-    hold_again(message)
+    remove_letter(book, id)
+    remember(book, id, raw, 'redriven')
+    hold_again(book, message, most_ms)
   end
   return 'sent'
 end

@@ -137,9 +137,11 @@ end
 
 -- Puts a held message back on a list, or parks it where too many runs of it have begun and none has ended.
 -- poison_after 0: never parks. Returns 'pushed', 'poison', or 'gone' where the entry was not there any more.
-local function put_back(book, tag, list, push, poison_after)
+-- changed: the message as it shall be there; nil: as it is held.
+local function put_back(book, tag, list, push, poison_after, changed)
   local entry = redis.call('HGET', book.unacked, tag)
   local message = entry and split_entry(entry)
+  message = message and (changed or message)
   if not entry then
     release(book, tag)
     return 'gone'

@@ -1,8 +1,8 @@
 -- Counts runs that have begun and acknowledges messages, each only while its lease is still held.
 -- KEYS: 1-6 bookkeeping keys.
 -- ARGV: 1 number of begun runs, 2 number of ended runs, then pairs of tag and token: begun, ended without a
---       settlement (their begun runs count no more), and the rest acknowledged. After the token of one that holds a
---       dedup key come a newline and its hold, which is let go of.
+--       settlement (their begun runs count no more; with a newline and 1 after the token, one of them does not), and the
+--       rest acknowledged. After the token of one that holds a dedup key come a newline and its hold, which is let go of.
 -- Returns: tags whose lease is somebody else's or gone; nothing was changed for these.
 local book = bookkeeping(KEYS)
 local begun, ended = tonumber(ARGV[1]), tonumber(ARGV[2])
@@ -28,7 +28,7 @@ for pair = 1, (#ARGV - 2) / 2 do
   elseif pair <= begun then
     redis.call('HINCRBY', book.begun, tag, 1)
   elseif pair <= begun + ended then
-    redis.call('HSET', book.begun, tag, 0)
+    redis.call('HSET', book.begun, tag, hold and math.max(0, begun_count(book, tag) - 1) or 0)
   else
     done[#done + 1] = tag
     if hold then drop_hold(dedup_prefix(book), hold) end

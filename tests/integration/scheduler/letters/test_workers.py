@@ -4,12 +4,16 @@ from __future__ import annotations
 
 from typing import Any
 
+import pytest
 from celery import Celery
 
 from celeray.scheduler.letters.redrive import Redrive, RedriveTerms
 from celeray.scheduler.letters.selecting import Selection
 from celeray.scheduler.letters.store import LetterFilter, Letters
+from tests.integration.chord_redrive import dead_member_completes_its_chord
 from tests.integration.scheduler.transport.conftest import Broker, Side
+
+pytestmark = pytest.mark.unmeasured
 
 MORE = ("-I", "tests.apps.front_work", "-P", "prefork", "-c", "1", "-Q", "cpu.analysis")
 TIMEOUT_S = 60
@@ -62,3 +66,11 @@ def test_a_deduplicated_task_is_one_again_after_it_was_sent_again(
     start_worker(*MORE, CELERAY_TRANSPORT="leased")
     eventually(lambda: not broker.client.keys("celeray:dedup:*"), TIMEOUT_S)
     assert submit() != first
+
+
+@pytest.mark.parametrize("dead", [(2,), (0, 4)])
+def test_a_dead_member_completes_its_chord(
+    front: Celery, start_worker: Any, redis_url: str, dead: tuple[int, ...]
+) -> None:
+    start_worker(*MORE, CELERAY_TRANSPORT="leased")
+    dead_member_completes_its_chord(front, redis_url, "front.needs", "front.total", dead=dead)

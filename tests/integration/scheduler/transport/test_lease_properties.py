@@ -20,7 +20,9 @@ from hypothesis.stateful import (
 )
 
 from celeray.scheduler.keys import Keys
+from celeray.scheduler.letters.due import send_due
 from celeray.scheduler.transport.claiming import Claim, read_reply
+from celeray.scheduler.transport.ending import Ending, end_leased, give_back_changed
 from celeray.scheduler.transport.lease import Lease
 from celeray.scheduler.transport.leases import BACK, FRONT, LeaseBook
 from celeray.scheduler.transport.options import LeaseOptions
@@ -51,6 +53,8 @@ class Leases(RuleBasedStateMachine):
         self.begun: dict[str, int] = {}
         self.parked: set[str] = set()
         self.acked: set[str] = set()
+        self.scheduled: dict[str, int] = {}
+        """Level by tag of what is sent again when somebody looks."""
 
     @rule(level=st.integers(0, 1))
     def publish(self, level: int) -> None:
@@ -126,6 +130,41 @@ class Leases(RuleBasedStateMachine):
                 self.begun.pop(lease.tag, None)
                 self.acked.add(lease.tag)
 
+    @rule(claimed=consumes(claims), again=st.booleans())
+    def fail(self, claimed: Any, again: bool) -> None:
+        owner, leases = claimed
+        for lease in leases:
+            lease.ending = Ending("failed", "why", b"", 1, "ValueError", 0.0 if again else None)
+            if (valid := self._valid(lease)) or self.books[owner].get(lease.delivery_tag):
+                end_leased(self.books[owner], lease)
+            if valid:
+                _, level = self.held.pop(lease.tag)
+                self.begun.pop(lease.tag, None)
+                if again:
+                    self.scheduled[lease.tag] = level
+                else:
+                    self.parked.add(lease.tag)
+
+    @rule()
+    def send_what_is_due(self) -> None:
+        assert send_due(self.client, self.keys, dedup_hold_max_s=60).sent == len(self.scheduled)
+        for level, key in enumerate(LEVELS):
+            items = self.client.lrange(key, 0, -1)[::-1]
+            tags = [json.loads(item)["properties"]["delivery_tag"] for item in items]
+            new = list(self.scheduled.values()).count(level)
+            assert tags[new:] == self.lists[level]
+            assert not set(tags[:new]) & set(self.scheduled), "each under a new tag"
+            self.lists[level] = tags
+        self.scheduled.clear()
+
+    @rule(claimed=consumes(claims))
+    def give_back_changed(self, claimed: Any) -> None:
+        owner, leases = claimed
+        for lease in [lease for lease in leases if self._valid(lease)]:
+            entry = json.loads(self.client.hget(self.keys.unacked(), lease.tag) or b"")
+            give_back_changed(self.books[owner], lease, json.dumps(entry[0]).encode())
+            self._leave(lease, front=False)
+
     @rule(claimed=consumes(claims), front=st.booleans())
     def give_back(self, claimed: Any, front: bool) -> None:
         owner, leases = claimed
@@ -174,6 +213,9 @@ class Leases(RuleBasedStateMachine):
         assert {key.decode() for key in self.client.hkeys(parked)} == self.parked
         counts = {key.decode(): int(count) for key, count in self.client.hgetall(begun).items()}
         assert counts == self.begun
+        records, due = self.keys.scheduled()
+        assert {key.decode() for key in self.client.hkeys(records)} == set(self.scheduled)
+        assert {key.decode() for key in self.client.zrange(due, 0, -1)} == set(self.scheduled)
 
 
 @pytest.mark.timeout(170)

@@ -180,6 +180,30 @@ def test_the_keeper_ends_with_the_last_lease(side: Any, eventually: Any) -> None
     keeper.join(1)
 
 
+def test_a_run_that_was_no_attempt_is_taken_back_alone_and_the_next_one_counts(
+    side: Any, broker: Broker
+) -> None:
+    worker = hold(side)
+    qos, book, tag = worker.channel.qos, worker.channel.leases, worker.got[0].delivery_tag
+    broker.client.hset("celeray:begun", book.get(tag).tag, 1)
+    counts = []
+    for told in (qos.begun, qos.begun_in_vain, qos.begun_in_vain, qos.begun, qos.begun):
+        told(tag)
+        counts += broker.client.hvals("celeray:begun")
+    assert counts == [b"2", b"1", b"1", b"2", b"2"], "of earlier deliveries' runs it takes none"
+    for notes, count in (
+        ((book.note_in_vain, book.note_begun), b"2"),
+        ((book.note_in_vain, book.note_begun, book.note_in_vain), b"1"),
+        ((book.note_begun, book.note_in_vain), b"1"),
+    ):
+        for note in notes:
+            note(tag)
+        qos.flush()
+        assert broker.client.hvals("celeray:begun") == [count], "told in one go"
+    worker.got[0].ack()
+    assert broker.nothing_held()
+
+
 def test_at_exit_everything_goes_back(side: Any, broker: Broker) -> None:
     worker = hold(side, 2)
     worker.channel.qos.begun(worker.got[0].delivery_tag)

@@ -36,6 +36,7 @@ class NotedPort:
     payload_error: Exception | None = None
     lost_error: Exception | None = None
     begun_error: Exception | None = None
+    ran_out: bool = False
 
     def wanted(self) -> bool:
         return self.is_wanted

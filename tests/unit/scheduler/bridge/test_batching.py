@@ -7,14 +7,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from celeray.scheduler.bridge.batching import (
-    BUDGET_S,
+    BUDGET,
     SHORT_IN_A_ROW,
-    SHORT_S,
     RunTimes,
     batch_length,
     fair_share,
 )
 
+SHORT_S = 0.010
 MEANS = st.lists(st.none() | st.floats(0, 0.1, allow_nan=False), min_size=1, max_size=300)
 
 
@@ -35,25 +35,25 @@ MEANS = st.lists(st.none() | st.floats(0, 0.1, allow_nan=False), min_size=1, max
     ],
 )
 def test_how_many_go_together(means: list[float | None], most: int, length: int) -> None:
-    assert batch_length(means, most) == length
+    assert batch_length(means, most, SHORT_S) == length
 
 
 @given(MEANS, st.integers(1, 400))
 def test_a_batch_is_within_its_bounds_and_no_run_could_have_been_added(
     means: list[float | None], most: int
 ) -> None:
-    length = batch_length(means, most)
+    length = batch_length(means, most, SHORT_S)
     assert 1 <= length <= max(1, most)
     batch, rest = means[:length], means[length:]
     if length > 1:
         known = [mean for mean in batch if mean is not None]
         assert len(known) == length
         assert max(known) < SHORT_S
-        assert sum(known) <= BUDGET_S + 1e-9
+        assert sum(known) <= BUDGET * SHORT_S + 1e-9
     if rest and length < most and all(mean is not None and mean < SHORT_S for mean in batch):
         following = rest[0]
         too_much = following is None or following >= SHORT_S
-        assert too_much or sum(mean or 0 for mean in batch) + (following or 0) > BUDGET_S - 1e-9
+        assert too_much or sum(mean or 0 for mean in batch) + (following or 0) > BUDGET * SHORT_S - 1e-9
 
 
 @given(st.integers(0, 10_000), st.integers(1, 100))
@@ -71,7 +71,7 @@ SHORT = st.floats(0, SHORT_S, exclude_max=True)
 
 @given(st.lists(SHORT, min_size=SHORT_IN_A_ROW, max_size=50))
 def test_a_prediction_lies_between_what_was_seen(seconds: list[float]) -> None:
-    times = RunTimes()
+    times = RunTimes(SHORT_S)
     for each in seconds:
         times.learn("c", "t", each)
     predicted = times.predicted("c", "t")
@@ -82,7 +82,7 @@ def test_a_prediction_lies_between_what_was_seen(seconds: list[float]) -> None:
 
 @given(st.lists(st.one_of(SHORT, st.floats(SHORT_S, 100)), max_size=50))
 def test_nothing_is_predicted_until_enough_in_a_row_were_short(seconds: list[float]) -> None:
-    times = RunTimes()
+    times = RunTimes(SHORT_S)
     in_a_row = 0
     for each in seconds:
         times.learn("c", "t", each)
@@ -91,11 +91,11 @@ def test_nothing_is_predicted_until_enough_in_a_row_were_short(seconds: list[flo
 
 
 def test_one_long_run_keeps_a_task_out_of_batches_for_a_while() -> None:
-    times = RunTimes()
+    times = RunTimes(SHORT_S)
     times.learn("c", "t", 0.001)
     times.learn("c", "t", 60.0)
     alone = 0
-    while batch_length([times.predicted("c", "t")] * 2, 2) == 1:
+    while batch_length([times.predicted("c", "t")] * 2, 2, SHORT_S) == 1:
         times.learn("c", "t", 0.001)
         alone += 1
     assert 60 <= alone <= 100

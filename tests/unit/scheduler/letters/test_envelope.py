@@ -1,4 +1,4 @@
-"""A message with a new tag is the same text but for the tag; an edited one is the same but for what was edited."""
+"""A message with a new tag is the same text but for the tag."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from celeray.scheduler.letters.envelope import Envelope, UnreadableLetterError, edited, read_envelope, renewed
+from celeray.scheduler.letters.envelope import Envelope, UnreadableLetterError, read_envelope, renewed
 from tests.unit.scheduler.letters.test_record import message
 
 TEXTS = st.text(max_size=20)
@@ -64,24 +64,6 @@ def test_any_message_stays_as_it_is(headers: dict[str, Any], more: dict[str, Any
         "headers": headers,
         "properties": {**properties, "delivery_tag": "other"},
     }
-
-
-def test_edits_are_consistent() -> None:
-    raw = message(headers={"id": "i", "task": "t", "celeray_priority": 8, "empty": [], "large": 2**70})
-    envelope = read_envelope(raw)
-    moved = json.loads(edited(envelope, "n", queue="io.storage", priority=10))
-
-    assert moved["headers"]["celeray_priority"] == 10
-    assert moved["properties"]["priority"] == 0
-    assert moved["properties"]["delivery_info"] == {"exchange": "", "routing_key": "io.storage"}
-    assert moved["properties"]["delivery_tag"] == "n"
-    assert (moved["headers"]["empty"], moved["headers"]["large"]) == ([], 2**70)
-    assert moved["body"] == json.loads(raw)["body"]
-    only_queue = json.loads(edited(envelope, "n", queue="io.storage", priority=None))
-    assert (only_queue["headers"]["celeray_priority"], only_queue["properties"]["priority"]) == (8, 2)
-    only_priority = json.loads(edited(envelope, "n", queue=None, priority=1))
-    assert only_priority["properties"]["delivery_info"]["routing_key"] == "gpu.x"
-    assert only_priority["properties"]["priority"] == 9
 
 
 @pytest.mark.parametrize("raw", [b"", b"\xff", b"[1]", b'{"properties": {}}'])

@@ -1,0 +1,83 @@
+"""In every worker of an installed app: requests that end by a verdict."""
+
+from __future__ import annotations
+
+import logging
+from functools import partial
+from typing import Any
+
+from celery import bootsteps
+from celery.utils.imports import symbol_by_name
+from celery.worker.consumer.tasks import Tasks
+
+from celeray.scheduler.duties.old_letters import OldLetters
+from celeray.scheduler.endings.request import RetriedRequest, SettledRequest
+from celeray.scheduler.endings.writing import Writer
+from celeray.scheduler.installed import settings_of
+from celeray.scheduler.keepers import server_time
+from celeray.scheduler.letters.due import send_due
+from celeray.scheduler.letters.store import Letters
+from celeray.scheduler.settings import Settings
+from celeray.scheduler.topology import BrokerKind
+from celeray.scheduler.transport.channel import Channel
+from celeray.scheduler.transport.leases import LeaseBook
+
+logger = logging.getLogger(__name__)
+
+EXCESS = 1.1
+"""A keeper looks once a minute; a worker forgets letters only where none does."""
+
+
+class SettleRuns(bootsteps.StartStopStep):
+    """Consumer step. Celery asks each task for the class of its requests when the consumer starts, which is later."""
+
+    requires = (Tasks,)
+
+    def __init__(self, consumer: Any, **kwargs: Any) -> None:
+        super().__init__(consumer, **kwargs)
+        settings, kind = settings_of(consumer.app), consumer.app.amqp.broker_kind
+        self._settings = settings
+        writer = Writer(settings, sends_again=kind is BrokerKind.REDIS)
+        if not writer.sends_again:
+            logger.warning(
+                "broker %s: failed tasks leave no dead letters, and retry_policies=%r retry nothing; "
+                "only a Redis broker keeps messages for later",
+                kind.value,
+                settings.retry_policies,
+            )
+        for task in list(consumer.app.tasks.values()):
+            settle_runs_of(task, writer)
+
+    def start(self, consumer: Any) -> None:
+        """Does for a team without a keeper, with each renewal of the leases, what may not be left undone: what is due
+        is sent, and letters that are far too many are forgotten."""
+        channel = consumer.task_consumer.channel
+        if not isinstance(channel, Channel):
+            return
+        book = channel.leases
+        if self._settings.retry_policies:
+            book.on_renewed.append(partial(_send_due, book, self._settings.dedup_hold_max_s))
+        if self._settings.failed_task_letters:
+            book.on_renewed.append(partial(_forget_excess, book, self._settings))
+
+
+def _send_due(book: LeaseBook, dedup_hold_max_s: int) -> None:
+    send_due(book.client, book.keys, dedup_hold_max_s=dedup_hold_max_s)
+
+
+def _forget_excess(book: LeaseBook, settings: Settings) -> None:
+    letters = Letters(book.client, book.keys)
+    if letters.count() <= EXCESS * settings.letters_max:
+        return
+    duty = OldLetters(letters, retention_s=settings.letter_retention_s, most=settings.letters_max)
+    duty.run_once(server_time(book.client))
+
+
+def settle_runs_of(task: Any, writer: Writer) -> None:
+    """Give a task's requests their endings. Again replaces the writer."""
+    base: Any = symbol_by_name(task.Request)
+    if issubclass(base, SettledRequest):
+        base = base.celeray_base
+    ours = SettledRequest if writer.policy_of(task.name) is None else RetriedRequest
+    names = {"celeray_writer": writer, "celeray_base": base, "__doc__": base.__doc__}
+    task.Request = type(base.__name__, (ours, base), names)
