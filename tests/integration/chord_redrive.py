@@ -56,7 +56,7 @@ def _complete(app: Celery, url: str, needs: str, gather: str, dead: tuple[int, .
         body = app.AsyncResult(sent.id)
         _wait_for(lambda: body.state == "SUCCESS")
         assert body.result == [0, 1, 2, 3, 4]
-        assert client.keys("celeray:chord:*") == []
+        assert client.keys(f"celeray:chord:{group_id}*") == []
 
 
 def _send_once(letters: Letters, letter_id: str) -> None:

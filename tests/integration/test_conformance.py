@@ -42,11 +42,10 @@ def test_the_subset_passes_on_the_bridge_and_runs_in_actors(tmp_path: Path) -> N
 QUICK = "BaseExchangeTypes or Priority or Message or PublishBatch or event_loop or Restore"
 
 
+@pytest.mark.slow
 @pytest.mark.integration
 @pytest.mark.timeout(300)
-@pytest.mark.parametrize(
-    "keyword", [QUICK, pytest.param("", marks=pytest.mark.slow)], ids=["subset", "whole"]
-)
+@pytest.mark.parametrize("keyword", [QUICK, ""], ids=["subset", "whole"])
 def test_kombus_suite_passes_on_the_leased_transport(tmp_path: Path, keyword: str) -> None:
     run = run_kombu_suite("leased", tmp_path, ["-k", keyword])
     failures = {test.removeprefix("t/integration/") for test in run.report()["failures"]}

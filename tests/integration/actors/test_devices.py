@@ -7,6 +7,8 @@ import subprocess
 import sys
 from typing import Any
 
+import pytest
+
 from celeray.scheduler.cluster import EndCause, NodeLost, NodeRead, RunStarted
 from celeray.scheduler.model import DeviceReading, Health, NodeReading
 from tests.fake_nvml import FakeDevice
@@ -157,6 +159,7 @@ def test_errors_that_the_driver_tells_of_are_counted_and_those_of_the_device_mak
     assert device(live.reading(gpu_node.node_id), A).health is Health.HEALTHY
 
 
+@pytest.mark.slow
 def test_a_lost_node_is_told_with_its_executors(live: LiveCluster, ray_cluster: RayTestCluster) -> None:
     uuid = "GPU-cccccccc-0000-0000-0000-000000000003"
     node = ray_cluster.add_node([FakeDevice(uuid)])

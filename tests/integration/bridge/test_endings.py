@@ -90,6 +90,7 @@ def _alive(pid: int) -> bool:
     return True
 
 
+@pytest.mark.slow
 def test_executors_are_replaced_after_max_tasks_per_child(broker: str, tmp_path: Path) -> None:
     bridge = LiveBridge(broker, tmp_path, gpus="1x24GiB", name="short")
     bridge._command += ["--max-tasks-per-child", "2"]
@@ -112,6 +113,7 @@ def cut(client: redis.Redis, pid: int) -> None:
             client.client_kill_filter(_id=entry["id"])
 
 
+@pytest.mark.slow
 def test_a_broken_connection_does_not_run_a_running_task_twice(own_bridge: LiveBridge) -> None:
     app = application(own_bridge.url)
     running = app.tasks["gpu.counted"].delay(6.0)
@@ -131,6 +133,7 @@ def test_a_task_out_of_memory_fails_and_its_message_is_settled(own_bridge: LiveB
         until(lambda: client.hlen("unacked") == 0, "its message is acknowledged")
 
 
+@pytest.mark.slow
 def test_a_task_longer_than_the_visibility_timeout_runs_once(broker: str, tmp_path: Path) -> None:
     bridge = LiveBridge(
         broker, tmp_path, gpus="1x24GiB", name="short", env={"TEST_VISIBILITY_TIMEOUT": "2"}

@@ -19,7 +19,7 @@ from celeray.scheduler.status_store import StatusStore
 
 from .live import ROOT, LiveBridge, application, until
 
-pytestmark = [pytest.mark.integration, pytest.mark.unmeasured, pytest.mark.timeout(300)]
+pytestmark = [pytest.mark.integration, pytest.mark.slow, pytest.mark.unmeasured, pytest.mark.timeout(300)]
 
 
 class RayHead:
