@@ -210,7 +210,7 @@ def test_nobody_there() -> None:
 
 def test_by_the_api(redis_url: str, park: Any, tmp_path: Path) -> None:
     park("a#1")
-    park("b", age_s=10)
+    park("b", age_s=7200)
     token = tmp_path / "operator"
     token.write_text(run("token", "create", "--role", "operator").stdout)
     port = free_port()
@@ -224,7 +224,7 @@ def test_by_the_api(redis_url: str, park: Any, tmp_path: Path) -> None:
                 assert time.monotonic() < end_at
                 time.sleep(0.1)
             assert [row.split()[0] for row in listed.output.splitlines()] == ["ID", "a=231", "b", "2"]
-            assert run("get", "dead-letters", "--until", "5s", *url).output.splitlines()[1].startswith("b ")
+            assert run("get", "dead-letters", "--until", "1h", *url).output.splitlines()[1].startswith("b ")
             refused = run("dead-letters", "show", "b", *url)
             assert (refused.exit_code, "401" in refused.output) == (1, True)
             way = (*url, "--token-file", str(token))
