@@ -13,6 +13,7 @@ from http import HTTPStatus
 from typing import NamedTuple
 
 from starlette.datastructures import Headers
+from starlette.requests import Request
 from starlette.routing import compile_path
 from starlette.types import ASGIApp, Receive, Scope, Send
 
@@ -194,6 +195,11 @@ def check_start(settings: Settings, clock: Clock | None = None) -> None:
             f"{key}=true: every request needs a token, and {settings.tokens_file} has none that is valid; "
             "make one with `celeray token create --role viewer`"
         )
+
+
+def said_by(request: Request) -> str:
+    """Who changes something, as the audit trail names it. Of a route that needs a token."""
+    return f"token:{request.state.token.id}"
 
 
 def _bearer(sent: Sequence[str]) -> str:

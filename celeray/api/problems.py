@@ -15,6 +15,7 @@ from starlette.exceptions import HTTPException
 
 from celeray.api.headers import SAFE_HEADERS
 from celeray.scheduler.errors import (
+    NothingLearnedError,
     OperatorInputError,
     PauseUnsupportedError,
     RequirementError,
@@ -77,6 +78,7 @@ def install(app: FastAPI) -> None:
     app.add_exception_handler(RequestValidationError, _invalid)
     app.add_exception_handler(UnknownQueueError, _unknown)
     app.add_exception_handler(UnknownSubjectError, _unknown)
+    app.add_exception_handler(NothingLearnedError, _unknown)
     app.add_exception_handler(PauseUnsupportedError, _unsupported)
     app.add_exception_handler(OperatorInputError, _bad_input)
     app.add_exception_handler(RequirementError, _bad_input)

@@ -3,20 +3,16 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
 from typing import Any
 
 import click
-from redis import RedisError
 
-from celeray.cli.lazy import EXIT_UNREACHABLE, CliError
-from celeray.cli.options import change_options, environment_url, open_place
-from celeray.cli.pause import user_at_host
+from celeray.cli.changing import answered, place_of_change, user_at_host
+from celeray.cli.options import change_options
 from celeray.cli.render import paused_text, print_json
 from celeray.scheduler.draining import (
     DRAINED_WHY,
     UNDRAINED_WHY,
-    DrainChange,
     Drains,
     Subject,
     SubjectKind,
@@ -26,17 +22,17 @@ KIND = click.Choice([kind.value for kind in SubjectKind])
 
 
 @click.command()
-@click.option("--reason", default=DRAINED_WHY, show_default=True, help="For those who find it drained.")
+@click.option("--why", default=DRAINED_WHY, show_default=True, help="For those who find it drained.")
 @change_options
 @click.argument("kind", type=KIND)
 @click.argument("name")
-def drain(kind: str, name: str, reason: str, by: str | None, output: str, **place: Any) -> None:
+def drain(kind: str, name: str, why: str, by: str | None, output: str, **place: Any) -> None:
     """Place nothing new on a device (NAME is its UUID) or a node (its name or id) until it is undrained.
 
     What runs there finishes, idle executors end, and waiting tasks are placed elsewhere.
     """
-    drains, subject = open_drains(**place), Subject(SubjectKind(kind), name)
-    change = _answered(lambda: drains.drain(subject, by=by or user_at_host(), why=reason, now=time.time()))
+    drains, subject = Drains(place_of_change(**place).store), Subject(SubjectKind(kind), name)
+    change = answered(lambda: drains.drain(subject, by=by or user_at_host(), why=why, now=time.time()))
     if output == "json":
         print_json(change)
         return
@@ -46,37 +42,17 @@ def drain(kind: str, name: str, reason: str, by: str | None, output: str, **plac
 
 
 @click.command()
-@click.option("--reason", default=UNDRAINED_WHY, help="For the audit trail.")
+@click.option("--why", default=UNDRAINED_WHY, show_default=True, help="For the audit trail.")
 @change_options
 @click.argument("kind", type=KIND)
 @click.argument("name")
-def undrain(kind: str, name: str, reason: str, by: str | None, output: str, **place: Any) -> None:
+def undrain(kind: str, name: str, why: str, by: str | None, output: str, **place: Any) -> None:
     """Use a device or a node again, and forgive the XIDs that keep it out now."""
-    drains, subject = open_drains(**place), Subject(SubjectKind(kind), name)
-    change = _answered(lambda: drains.undrain(subject, by=by or user_at_host(), why=reason, now=time.time()))
+    drains, subject = Drains(place_of_change(**place).store), Subject(SubjectKind(kind), name)
+    change = answered(lambda: drains.undrain(subject, by=by or user_at_host(), why=why, now=time.time()))
     if output == "json":
         print_json(change)
         return
     click.echo(f"{subject} is undrained" if change.changed else f"{subject} was not drained")
     for uuid in change.forgiven:
         click.echo(f"the XIDs of device {uuid} are forgiven")
-
-
-def open_drains(
-    *,
-    app: Any | None,
-    redis_url: str | None,
-    key_prefix: str | None,
-    config_file: str | None,
-    **_preload: Any,
-) -> Drains:
-    """The drains of the cluster whose Redis the options name."""
-    url = redis_url or (None if app else environment_url())
-    return Drains(open_place(app, url, key_prefix=key_prefix, config_file=config_file).store)
-
-
-def _answered(change: Callable[[], DrainChange]) -> DrainChange:
-    try:
-        return change()
-    except RedisError as error:
-        raise CliError(f"Redis does not answer: {error}", EXIT_UNREACHABLE) from error

@@ -6,11 +6,9 @@ import time
 from typing import Any
 
 import click
-from redis import RedisError
 
-from celeray.cli.lazy import EXIT_UNREACHABLE, CliError
-from celeray.cli.options import change_options, environment_url, open_place, output_option
-from celeray.cli.pause import user_at_host
+from celeray.cli.changing import answered, place_of_change, user_at_host
+from celeray.cli.options import Place, change_options, output_option
 from celeray.cli.render import gib, print_json, print_table, seconds
 from celeray.cli.status import open_source, source_options
 from celeray.scheduler.learned.overview import LearnedTask, reset_of
@@ -66,11 +64,9 @@ def reset(task: str, why: str, gpu_type: str | None, by: str | None, output: str
 
     Its requests count as declared again, until enough runs were seen. Writes to Redis itself.
     """
-    store = _open_store(**place)
-    try:
-        forgotten = store.reset(task, gpu_type=gpu_type, by=by or user_at_host(), why=why, now=time.time())
-    except RedisError as error:
-        raise CliError(f"Redis does not answer: {error}", EXIT_UNREACHABLE) from error
+    store = _store_at(place_of_change(**place))
+    said = by or user_at_host()
+    forgotten = answered(lambda: store.reset(task, gpu_type=gpu_type, by=said, why=why, now=time.time()))
     done = reset_of(task, forgotten)
     if output == "json":
         print_json(done)
@@ -78,14 +74,5 @@ def reset(task: str, why: str, gpu_type: str | None, by: str | None, output: str
     click.echo(f"what was learned of {task} on {', '.join(done.gpu_types)} is forgotten")
 
 
-def _open_store(
-    *,
-    app: Any | None,
-    redis_url: str | None,
-    key_prefix: str | None,
-    config_file: str | None,
-    **_preload: Any,
-) -> LearnedStore:
-    url = redis_url or (None if app else environment_url())
-    place = open_place(app, url, key_prefix=key_prefix, config_file=config_file)
+def _store_at(place: Place) -> LearnedStore:
     return LearnedStore(place.store.client, place.store.keys)

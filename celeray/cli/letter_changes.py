@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
-from celeray.cli.lazy import EXIT_FAILED, EXIT_UNREACHABLE, EXIT_USAGE, CliError
+from celeray.cli.changing import answered, place_of_change, user_at_host
+from celeray.cli.lazy import EXIT_FAILED, EXIT_USAGE, CliError
 from celeray.cli.letter_filters import filter_options, letter_filter, line
-from celeray.cli.options import Place, change_options, environment_url, open_place
-from celeray.cli.pause import user_at_host
+from celeray.cli.options import Place, change_options
 from celeray.cli.render import print_json
 
 if TYPE_CHECKING:
@@ -67,7 +67,7 @@ def redrive(
     """
     from celeray.scheduler.letters.redrive import RATE_MAX, REDRIVE_WHY, Redrive, RedriveTerms
 
-    selection, place = _selection(**options), _place(**options)
+    selection, place = _selection(**options), place_of_change(**options)
     terms = RedriveTerms(
         dry_run=dry_run,
         rate=None if rate is None else min(rate, RATE_MAX),
@@ -79,9 +79,7 @@ def redrive(
 
     def run(dry: bool) -> Redriven:
         wanted = terms.model_copy(update={"dry_run": dry})
-        return _answered(
-            lambda: change.run(selection, wanted, by=by or user_at_host(), why=why or REDRIVE_WHY)
-        )
+        return _edited(lambda: change.run(selection, wanted, by=by or user_at_host(), why=why or REDRIVE_WHY))
 
     _confirm(selection, yes or dry_run, run, "send again")
     done = run(dry_run)
@@ -99,10 +97,10 @@ def discard(why: str, dry_run: bool, by: str | None, yes: bool, output: str, **o
     from celeray.scheduler.letters.discard import Discard
 
     selection = _selection(**options)
-    change = Discard(_letters(_place(**options)))
+    change = Discard(_letters(place_of_change(**options)))
 
     def run(dry: bool) -> Discarded:
-        return _answered(lambda: change.run(selection, by=by or user_at_host(), why=why, dry_run=dry))
+        return _edited(lambda: change.run(selection, by=by or user_at_host(), why=why, dry_run=dry))
 
     _confirm(selection, yes or dry_run, run, "discard")
     done = run(dry_run)
@@ -153,33 +151,17 @@ def _selection(
     return selection
 
 
-def _place(
-    *,
-    app: Any | None,
-    redis_url: str | None,
-    key_prefix: str | None,
-    config_file: str | None,
-    **_selection: Any,
-) -> Place:
-    url = redis_url or (None if app else environment_url())
-    return open_place(app, url, key_prefix=key_prefix, config_file=config_file)
-
-
 def _letters(place: Place) -> Letters:
     from celeray.scheduler.letters.store import Letters
 
     return Letters(place.store.client, place.store.keys)
 
 
-def _answered(change: Callable[[], D]) -> D:
-    from redis import RedisError
-
+def _edited(change: Callable[[], D]) -> D:
     from celeray.scheduler.errors import RequirementError
 
     try:
-        return change()
-    except RedisError as error:
-        raise CliError(f"Redis does not answer: {error}", EXIT_UNREACHABLE) from error
+        return answered(change)
     except RequirementError as error:
         raise CliError(f"--request: {error}", EXIT_USAGE) from error
 

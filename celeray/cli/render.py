@@ -10,7 +10,7 @@ from datetime import datetime
 import click
 from pydantic import BaseModel
 
-from celeray.scheduler.status import Drain, Pause
+from celeray.scheduler.suspensions import Drain, Pause
 
 STYLES = {
     "ok": "green",

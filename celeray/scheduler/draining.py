@@ -17,8 +17,9 @@ from celeray.scheduler.audit import AuditTrail, checked_by, checked_why
 from celeray.scheduler.errors import UnknownSubjectError
 from celeray.scheduler.keys import Keys
 from celeray.scheduler.standing import Drained
-from celeray.scheduler.status import BridgeStatus, DeviceStatus, Drain
+from celeray.scheduler.status import BridgeStatus, DeviceStatus
 from celeray.scheduler.status_store import StatusStore, UnreadableStatusError
+from celeray.scheduler.suspensions import Drain, suspended_anew
 
 DRAINED_WHY = "drained"
 UNDRAINED_WHY = "undrained"
@@ -95,7 +96,7 @@ class Drains:
 
         def decide_and_write(pipe: Any) -> DrainChange:
             current = _parsed(subject.field, pipe.hget(self._key, subject.field))
-            drained = drained_anew(current, by=by, why=why, now=now)
+            drained = suspended_anew(Drain, current, by=by, why=why, now=now)
             pipe.multi()
             if drained != current:
                 pipe.hset(self._key, subject.field, drained.model_dump_json())
@@ -109,25 +110,28 @@ class Drains:
     def undrain(self, subject: Subject, *, by: str, why: str = UNDRAINED_WHY, now: float) -> DrainChange:
         """Let work be placed there again, and forgive the XIDs that keep its devices out now.
 
+        A node is taken back under its name and its id, whichever it was drained by.
+
         Raises:
             UnknownSubjectError: no bridge sees it, and it is not drained.
             OperatorInputError: `by` or `why` can't be kept.
         """
         by, why = checked_by(by), checked_why(why)
         bridges = self._store.read_bridges()
-        if not self._client.hexists(self._key, subject.field):
+        fields = _fields_of(subject, bridges)
+        if not any(self._client.hmget(self._key, fields)):
             self._check_known(subject, bridges)
         marks = {
             device.uuid: device.marked_at for device in _devices_of(subject, bridges) if device.marked_at
         }
 
         def decide_and_write(pipe: Any) -> DrainChange:
-            was_drained = bool(pipe.hexists(self._key, subject.field))
+            was_drained = any(pipe.hmget(self._key, fields))
             known = read_forgiven(pipe.hgetall(self._forgiven_key))
             new = {uuid: at for uuid, at in marks.items() if at > known.get(uuid, 0.0)}
             pipe.multi()
             if was_drained:
-                pipe.hdel(self._key, subject.field)
+                pipe.hdel(self._key, *fields)
             if new:
                 pipe.hset(self._forgiven_key, mapping={uuid: repr(at) for uuid, at in new.items()})
             if was_drained or new:
@@ -161,13 +165,6 @@ class Drains:
             raise UnknownSubjectError(subject.kind, subject.name, sorted(known))
 
 
-def drained_anew(current: Drain | None, *, by: str, why: str, now: float) -> Drain:
-    """What draining makes of a device or node: the same reason again changes nothing, not even who gave it."""
-    if current is None:
-        return Drain(by=by, at=now, why=why)
-    return current if current.why == why else current.model_copy(update={"by": by, "why": why})
-
-
 def read_drained(client: redis.Redis, keys: Keys) -> Drained:
     """Everything that is drained or forgiven.
 
@@ -188,6 +185,16 @@ def read_drained(client: redis.Redis, keys: Keys) -> Drained:
 def read_forgiven(fields: Any) -> dict[str, float]:
     """The hash as Redis gives it, by UUID."""
     return {_text(uuid): float(at) for uuid, at in fields.items()}
+
+
+def _fields_of(subject: Subject, bridges: Iterable[BridgeStatus]) -> list[str]:
+    """Where its drain may be: what it was called, and for a node its name and its id."""
+    names = {subject.name}
+    for bridge in bridges if subject.kind is SubjectKind.NODE else ():
+        for node in bridge.nodes:
+            if subject.name in (node.name, node.node_id):
+                names |= {node.name, node.node_id}
+    return [Subject(subject.kind, name).field for name in sorted(names)]
 
 
 def _devices_of(subject: Subject, bridges: Iterable[BridgeStatus]) -> list[DeviceStatus]:

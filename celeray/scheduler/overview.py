@@ -27,16 +27,15 @@ from celeray.scheduler.status import (
     ClusterStatus,
     Counters,
     DeviceStatus,
-    Drain,
     KeeperSummary,
     NodeStatus,
-    Pause,
     QueueKind,
     QueueStatus,
     TaskRecord,
     TaskState,
 )
 from celeray.scheduler.status_store import StatusStore
+from celeray.scheduler.suspensions import Drain, Pause
 from celeray.scheduler.transport.scheduling import count_scheduled
 
 T = TypeVar("T")

@@ -14,8 +14,8 @@ from celeray.scheduler.audit import AuditTrail, checked_by, checked_why
 from celeray.scheduler.errors import PauseUnsupportedError, UnknownQueueError
 from celeray.scheduler.keys import Keys
 from celeray.scheduler.settings import Settings
-from celeray.scheduler.status import Pause
 from celeray.scheduler.status_store import StatusStore, UnreadableStatusError
+from celeray.scheduler.suspensions import Pause, suspended_anew
 from celeray.scheduler.topology import BrokerKind
 
 RESUMED_WHY = "resumed"
@@ -78,7 +78,7 @@ class Pauses:
 
         def decide_and_write(pipe: Any) -> PauseChange:
             current = _parsed(queue, pipe.hget(self._key, queue))
-            paused = paused_anew(current, by=by, why=why, now=now)
+            paused = suspended_anew(Pause, current, by=by, why=why, now=now)
             pipe.multi()
             if paused != current:
                 pipe.hset(self._key, queue, paused.model_dump_json())
@@ -137,13 +137,6 @@ class Pauses:
         known = tuple(dict.fromkeys((*self._settings.queues, *held)))
         if queue not in known:
             raise UnknownQueueError(queue, known)
-
-
-def paused_anew(current: Pause | None, *, by: str, why: str, now: float) -> Pause:
-    """What pausing makes of a queue: the same reason again changes nothing, not even who gave it."""
-    if current is None:
-        return Pause(by=by, at=now, why=why)
-    return current if current.why == why else current.model_copy(update={"by": by, "why": why})
 
 
 def read_paused(client: redis.Redis, keys: Keys) -> dict[str, Pause]:

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 
 from celeray.scheduler.model import DeviceReading, Health, NodeReading
-from celeray.scheduler.status import Drain
+from celeray.scheduler.suspensions import Drain
 
 
 class Service(StrEnum):

@@ -13,6 +13,7 @@ from pydantic import BaseModel, ConfigDict
 
 from celeray.scheduler.model import Attribution, Health, Reason
 from celeray.scheduler.states import ExecutorState
+from celeray.scheduler.suspensions import Drain, Pause
 
 DETAIL_MAX_CHARS = 1_000
 
@@ -50,16 +51,6 @@ class QueueKind(StrEnum):
     PRIORITY = "priority"
     DLQ = "dlq"
     OTHER = "other"
-
-
-class Drain(_Frozen):
-    """That an operator drained a device or a node: what runs there finishes, and nothing new is placed."""
-
-    by: str
-    """Who said so last: user@host, or `token:ID`."""
-    at: float
-    """Since when."""
-    why: str
 
 
 class DeviceStatus(_Frozen):
@@ -145,16 +136,6 @@ class ExecutorStatus(_Frozen):
     """Ids of the tasks that it runs now."""
     runs: int = 0
     """Tasks that it has begun since its start."""
-
-
-class Pause(_Frozen):
-    """That a queue is paused: no worker takes from it, and submissions still queue up."""
-
-    by: str
-    """Who said so last: user@host, or `token:ID`."""
-    at: float
-    """Since when."""
-    why: str
 
 
 class QueueStatus(_Frozen):

@@ -10,9 +10,9 @@ from fastapi.exceptions import RequestValidationError
 from pydantic import BaseModel, ConfigDict, Field
 from starlette.requests import Request
 
+from celeray.api.access import said_by
 from celeray.api.problems import Problem
 from celeray.api.snapshots import Snapshots
-from celeray.api.tokens import Token
 from celeray.scheduler.clock import Clock
 from celeray.scheduler.letters.discard import Discard, Discarded
 from celeray.scheduler.letters.record import LetterDetail, LetterState
@@ -130,14 +130,14 @@ def router(snapshots: Snapshots, clock: Clock) -> APIRouter:
             priority=body.priority,
             request=body.edits.request,
         )
-        done = redrive.run(body.selection, terms, by=_by(request), why=body.why)
+        done = redrive.run(body.selection, terms, by=said_by(request), why=body.why)
         snapshots.forget()
         return done
 
     @routes.post("/discard")
     def discard_dead_letters(body: DiscardRequest, request: Request) -> Discarded:
         """Forget dead letters for good."""
-        done = discard.run(body.selection, by=_by(request), why=body.why, dry_run=body.dry_run)
+        done = discard.run(body.selection, by=said_by(request), why=body.why, dry_run=body.dry_run)
         snapshots.forget()
         return done
 
@@ -153,8 +153,3 @@ def _check_rate(letters: Letters, body: RedriveRequest) -> None:
             f"{count} letters would take more than {REDRIVE_MAX_S:g} s; `celeray dead-letters redrive` waits"
         )
         raise RequestValidationError([{"loc": ("body", "rate"), "msg": message}])
-
-
-def _by(request: Request) -> str:
-    token: Token = request.state.token
-    return f"token:{token.id}"

@@ -5,6 +5,7 @@ from __future__ import annotations
 from fastapi import APIRouter, Request
 from pydantic import BaseModel, ConfigDict
 
+from celeray.api.access import said_by
 from celeray.api.snapshots import Snapshots
 from celeray.scheduler.clock import Clock
 from celeray.scheduler.draining import (
@@ -32,13 +33,13 @@ def router(snapshots: Snapshots, drains: Drains, clock: Clock) -> APIRouter:
 
     def drain(subject: Subject, request: Request, body: DrainRequest | None) -> DrainChange:
         why = DRAINED_WHY if body is None or body.why is None else body.why
-        change = drains.drain(subject, by=_name(request), why=why, now=clock.time())
+        change = drains.drain(subject, by=said_by(request), why=why, now=clock.time())
         snapshots.forget()
         return change
 
     def undrain(subject: Subject, request: Request, body: DrainRequest | None) -> DrainChange:
         why = UNDRAINED_WHY if body is None or body.why is None else body.why
-        change = drains.undrain(subject, by=_name(request), why=why, now=clock.time())
+        change = drains.undrain(subject, by=said_by(request), why=why, now=clock.time())
         snapshots.forget()
         return change
 
@@ -63,7 +64,3 @@ def router(snapshots: Snapshots, drains: Drains, clock: Clock) -> APIRouter:
         return undrain(Subject(SubjectKind.NODE, name), request, body)
 
     return routes
-
-
-def _name(request: Request) -> str:
-    return f"token:{request.state.token.id}"

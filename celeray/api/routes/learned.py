@@ -5,11 +5,9 @@ from __future__ import annotations
 from fastapi import APIRouter, Request
 from pydantic import BaseModel, ConfigDict
 
-from celeray.api.problems import Problem
+from celeray.api.access import said_by
 from celeray.api.snapshots import Snapshots
-from celeray.api.tokens import Token
 from celeray.scheduler.clock import Clock
-from celeray.scheduler.errors import NothingLearnedError
 from celeray.scheduler.learned.overview import LearnedList, LearnedReset, read_learned, reset_of
 from celeray.scheduler.learned.store import LearnedStore
 
@@ -41,13 +39,9 @@ def router(snapshots: Snapshots, clock: Clock) -> APIRouter:
     @routes.post("/learned/reset")
     def reset_learned(body: ResetRequest, request: Request) -> LearnedReset:
         """Forget what was learned of a task: its requests count as declared until enough runs were seen again."""
-        token: Token = request.state.token
-        try:
-            forgotten = store.reset(
-                body.task, gpu_type=body.gpu_type, by=f"token:{token.id}", why=body.why, now=clock.time()
-            )
-        except NothingLearnedError as error:
-            raise Problem(404, str(error)) from error
+        forgotten = store.reset(
+            body.task, gpu_type=body.gpu_type, by=said_by(request), why=body.why, now=clock.time()
+        )
         return reset_of(body.task, forgotten)
 
     return routes

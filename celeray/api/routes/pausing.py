@@ -8,8 +8,8 @@ from fastapi import APIRouter, Query, Request
 from fastapi.exceptions import RequestValidationError
 from pydantic import BaseModel, ConfigDict
 
+from celeray.api.access import said_by
 from celeray.api.snapshots import Snapshots
-from celeray.api.tokens import Token
 from celeray.scheduler.audit import AuditPage, AuditTrail
 from celeray.scheduler.clock import Clock
 from celeray.scheduler.pausing import RESUMED_WHY, PauseChange, Pauses
@@ -42,7 +42,7 @@ def router(snapshots: Snapshots, pauses: Pauses, clock: Clock) -> APIRouter:
     @routes.post("/queues/{name}/pause")
     def pause_queue(name: str, body: PauseRequest, request: Request) -> PauseChange:
         """Let no worker take from the queue until it is resumed. Running tasks finish; submissions still queue up."""
-        change = pauses.pause(name, by=_by(request), why=body.why, now=clock.time())
+        change = pauses.pause(name, by=said_by(request), why=body.why, now=clock.time())
         snapshots.forget()
         return change
 
@@ -50,7 +50,7 @@ def router(snapshots: Snapshots, pauses: Pauses, clock: Clock) -> APIRouter:
     def resume_queue(name: str, request: Request, body: ResumeRequest | None = None) -> PauseChange:
         """Let workers take from the queue again."""
         why = body.why if body else RESUMED_WHY
-        change = pauses.resume(name, by=_by(request), why=why, now=clock.time())
+        change = pauses.resume(name, by=said_by(request), why=why, now=clock.time())
         snapshots.forget()
         return change
 
@@ -66,8 +66,3 @@ def router(snapshots: Snapshots, pauses: Pauses, clock: Clock) -> APIRouter:
             raise RequestValidationError([{"loc": ("query", "cursor"), "msg": str(error)}]) from error
 
     return routes
-
-
-def _by(request: Request) -> str:
-    token: Token = request.state.token
-    return f"token:{token.id}"

@@ -44,11 +44,11 @@ def run(*args: str) -> Result:
 
 def test_drain_undrain_and_what_is_shown(way: tuple[str, str]) -> None:
     me = f"{getpass.getuser()}@{socket.gethostname()}"
-    drained = run("drain", "device", "GPU-a", "--reason", "fan", *way)
+    drained = run("drain", "device", "GPU-a", "--why", "fan", *way)
     assert drained.exit_code == 0, drained.output
     assert drained.output.startswith(f"device GPU-a is drained by {me} since ")
     assert drained.output.endswith(": fan\n")
-    again = run("drain", "device", "GPU-a", "--reason", "fan", "--by", "other", *way)
+    again = run("drain", "device", "GPU-a", "--why", "fan", "--by", "other", *way)
     assert f"device GPU-a was drained already, by {me}" in again.output
     row = run("get", "devices", "GPU-a", *way).output.splitlines()[1]
     assert f"drained by {me}" in row
@@ -91,7 +91,7 @@ def test_json_is_what_rest_answers(way: tuple[str, str]) -> None:
         (("queue", "x"), 2, "queue"),
         (("device", "GPU-z"), 1, "there are GPU-a"),
         (("node", "node-9"), 1, "there are node-1"),
-        (("device", "GPU-a", "--reason", "a\nb"), 1, "why="),
+        (("device", "GPU-a", "--why", "a\nb"), 1, "why="),
     ],
 )
 def test_what_is_refused(

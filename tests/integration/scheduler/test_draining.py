@@ -17,8 +17,8 @@ from celeray.scheduler.keys import Keys
 from celeray.scheduler.overview import cluster_status, devices, nodes, read_overview
 from celeray.scheduler.settings import Settings
 from celeray.scheduler.standing import Drained
-from celeray.scheduler.status import Drain
 from celeray.scheduler.status_store import StatusStore, UnreadableStatusError
+from celeray.scheduler.suspensions import Drain
 from tests.status_samples import bridge, device, node
 
 pytestmark = pytest.mark.integration
@@ -73,6 +73,15 @@ def test_drain_and_undrain_are_kept_and_traced(drains: Drains, store: StatusStor
         ("drain", "node node-1", "ops@h", "drained"),
         ("drain", "device GPU-a", "ops@h", "fan"),
     ]
+
+
+@pytest.mark.parametrize(("drained", "undrained"), [(NODE, NODE_BY_ID), (NODE_BY_ID, NODE)])
+def test_a_node_is_taken_back_by_either_name(
+    drains: Drains, store: StatusStore, drained: Subject, undrained: Subject
+) -> None:
+    drains.drain(drained, by="ops@h", now=5.0)
+    assert drains.undrain(undrained, by="ops@h", now=6.0).changed
+    assert read_drained(store.client, store.keys) == Drained()
 
 
 def test_draining_what_is_drained_changes_nothing_but_another_reason_counts(

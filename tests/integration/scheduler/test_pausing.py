@@ -16,8 +16,9 @@ from celeray.scheduler.keys import Keys
 from celeray.scheduler.overview import queue_statuses, read_overview
 from celeray.scheduler.pausing import Pauses
 from celeray.scheduler.settings import Settings
-from celeray.scheduler.status import BridgeQueue, Pause
+from celeray.scheduler.status import BridgeQueue
 from celeray.scheduler.status_store import StatusStore, UnreadableStatusError
+from celeray.scheduler.suspensions import Pause
 from celeray.scheduler.topology import BrokerKind
 from tests.status_samples import bridge
 

@@ -11,7 +11,7 @@ from celeray.scheduler.errors import LedgerError
 from celeray.scheduler.ledger import Ledger
 from celeray.scheduler.model import DeviceProcess, DeviceReading, Health, NodeReading
 from celeray.scheduler.standing import Drained
-from celeray.scheduler.status import Drain
+from celeray.scheduler.suspensions import Drain
 
 GIB = 1024
 

@@ -9,7 +9,8 @@ import pytest
 
 from celeray.scheduler.metrics import SPECS, HistogramSample, Picture, Sample, collect
 from celeray.scheduler.model import Health, Reason
-from celeray.scheduler.status import BridgeSummary, Counters, Pause, QueueStatus
+from celeray.scheduler.status import BridgeSummary, Counters, QueueStatus
+from celeray.scheduler.suspensions import Pause
 from tests.status_samples import bridge, counters, device, node
 
 DOCUMENT = Path(__file__).parents[3] / "docs" / "metrics.md"

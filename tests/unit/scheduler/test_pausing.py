@@ -6,22 +6,21 @@ import pytest
 
 from celeray.scheduler.audit import checked_by, checked_why
 from celeray.scheduler.errors import OperatorInputError
-from celeray.scheduler.pausing import paused_anew
-from celeray.scheduler.status import Pause
+from celeray.scheduler.suspensions import Pause, suspended_anew
 
 FIRST = Pause(by="a@host", at=100.0, why="driver update")
 
 
 def test_a_queue_that_was_not_paused() -> None:
-    assert paused_anew(None, by="a@host", why="driver update", now=100.0) == FIRST
+    assert suspended_anew(Pause, None, by="a@host", why="driver update", now=100.0) == FIRST
 
 
 def test_the_same_reason_again_changes_nothing_not_even_who_gave_it() -> None:
-    assert paused_anew(FIRST, by="b@host", why="driver update", now=200.0) == FIRST
+    assert suspended_anew(Pause, FIRST, by="b@host", why="driver update", now=200.0) == FIRST
 
 
 def test_another_reason_replaces_reason_and_name_and_keeps_the_time() -> None:
-    changed = paused_anew(FIRST, by="b@host", why="still broken", now=200.0)
+    changed = suspended_anew(Pause, FIRST, by="b@host", why="still broken", now=200.0)
     assert changed == Pause(by="b@host", at=100.0, why="still broken")
 
 

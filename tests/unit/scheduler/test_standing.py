@@ -6,12 +6,11 @@ from dataclasses import replace
 
 import pytest
 
-from celeray.scheduler.draining import drained_anew
 from celeray.scheduler.ledger import Ledger
 from celeray.scheduler.model import DeviceReading, Health, NodeReading
 from celeray.scheduler.problems import _device_problems
 from celeray.scheduler.standing import Drained, Service, Standing, standing
-from celeray.scheduler.status import Drain
+from celeray.scheduler.suspensions import Drain, suspended_anew
 from tests.status_samples import device as device_status
 
 DEVICE = DeviceReading("GPU-a", 0, "A100", 24_576, 0, ())
@@ -80,10 +79,12 @@ def test_the_loss_of_the_cluster_undrains_nothing() -> None:
 
 
 def test_draining_again() -> None:
-    first = drained_anew(None, by="a@h", why="fan", now=5.0)
+    first = suspended_anew(Drain, None, by="a@h", why="fan", now=5.0)
     assert first == Drain(by="a@h", at=5.0, why="fan")
-    assert drained_anew(first, by="b@h", why="fan", now=9.0) == first
-    assert drained_anew(first, by="b@h", why="driver", now=9.0) == Drain(by="b@h", at=5.0, why="driver")
+    assert suspended_anew(Drain, first, by="b@h", why="fan", now=9.0) == first
+    assert suspended_anew(Drain, first, by="b@h", why="driver", now=9.0) == Drain(
+        by="b@h", at=5.0, why="driver"
+    )
 
 
 def test_what_an_operator_should_look_at() -> None:

@@ -13,7 +13,7 @@ from celeray.scheduler.cluster import EndCause
 from celeray.scheduler.model import Health, Isolation, Reason, ResourceRequest
 from celeray.scheduler.standing import Drained
 from celeray.scheduler.states import ExecutorState
-from celeray.scheduler.status import Drain
+from celeray.scheduler.suspensions import Drain
 
 from .harness import GIB, Harness, port
 
