@@ -129,7 +129,12 @@ class _ImportWatch:
         execute = spec.loader.exec_module
 
         def exec_module(module: ModuleType) -> None:
-            execute(module)
+            try:
+                execute(module)
+            except BaseException:
+                # The next import asks again.
+                sys.meta_path.insert(0, self)
+                raise
             self._on_imported(module)
 
         # Of this one loader, which was made for this one import.

@@ -105,11 +105,15 @@ class Nodes:
             self._read(node, time.monotonic())
 
     def forgive(self, node_id: str, uuid: str, up_to: float) -> None:
-        """Tell the node's agent, and read the node after it. Of a node without an agent nothing is known anyway."""
+        """Tell the node's agent, and read the node after it. Of a node without an agent nothing is known anyway.
+
+        The bridge says so again until a reading shows it, so one that hangs must still run into its timeout.
+        """
         node = self._nodes.get(node_id)
         if node is not None and node.agent is not None:
             node.agent.forgive.remote(uuid, up_to)
-            self._read(node, time.monotonic())
+            if node.asked_at is None:
+                self._read(node, time.monotonic())
 
     def is_alive(self, node_id: str, *, ask: bool = False) -> bool:
         """Whether Ray lists the node as alive; `ask`: now, not as of the last look."""

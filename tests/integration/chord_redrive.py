@@ -5,7 +5,6 @@ from __future__ import annotations
 import base64
 import gc
 import json
-import time
 from typing import Any
 
 import redis
@@ -18,8 +17,7 @@ from celeray.scheduler.letters.redrive import Redrive, RedriveTerms
 from celeray.scheduler.letters.selecting import Selection
 from celeray.scheduler.letters.store import LetterFilter, Letters
 from celeray.scheduler.settings import Settings
-
-DEADLINE_S = 60.0
+from tests.integration.bridge.live import until
 
 
 def dead_member_completes_its_chord(
@@ -43,18 +41,20 @@ def _complete(app: Celery, url: str, needs: str, gather: str, dead: tuple[int, .
         keys = ["missing" if number in dead else "ready" for number in range(5)]
         header = [app.signature(needs, (key, number)) for number, key in enumerate(keys)]
         sent = chord(header, app.signature(gather), app=app)()
-        _wait_for(lambda: sent.state == "FAILURE")
+        until(lambda: sent.state == "FAILURE", "its error is told")
         assert isinstance(app.AsyncResult(sent.id).result, ChordError)
         group_id, members = sent.parent.id, [result.id for result in sent.parent.results]
         letters = Letters(client, Keys())
-        found = _wait_for(lambda: _letters_of(letters, {members[number] for number in dead}))
+        found = until(
+            lambda: _letters_of(letters, {members[number] for number in dead}), "its members are parked"
+        )
         assert {letter.exception for letter in found} == {"LookupError"}
         _expire(client, group_id, [*members, sent.id])
         client.set("missing", 1)
         for letter in found:
             _send_once(letters, letter.id)
         body = app.AsyncResult(sent.id)
-        _wait_for(lambda: body.state == "SUCCESS")
+        until(lambda: body.state == "SUCCESS", "the chord completes")
         assert body.result == [0, 1, 2, 3, 4]
         assert client.keys(f"celeray:chord:{group_id}*") == []
 
@@ -83,11 +83,3 @@ def _expire(client: Any, group_id: str, task_ids: list[str]) -> None:
     gone = [f"celery-task-meta-{task_id}" for task_id in task_ids]
     gone += [f"celeray:fence:{task_id}" for task_id in task_ids]
     client.delete(*gone, *client.keys(f"celery-taskset-meta-{group_id}*"))
-
-
-def _wait_for(condition: Any) -> Any:
-    deadline = time.monotonic() + DEADLINE_S
-    while not (value := condition()):
-        assert time.monotonic() < deadline, "the condition did not come true in time"
-        time.sleep(0.02)
-    return value

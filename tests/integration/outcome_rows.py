@@ -1,13 +1,13 @@
 """One row for each outcome of celeray/scheduler/outcomes.py: how it is provoked, and what must be left of it.
 
-Plain workers and the bridge run the same rows: tests/integration/scheduler/test_outcomes.py and
-tests/integration/bridge/test_outcomes.py.
+Plain workers and the bridge run the same rows: tests/integration/scheduler/endings/test_outcome_rows.py and
+tests/integration/bridge/test_outcome_rows.py.
 """
 
 from __future__ import annotations
 
 import uuid
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -78,8 +78,8 @@ class Row:
     send: Send
     state: str | None
     """Of the result at the end. None: the message has no task id to ask for."""
-    reason: ParkReason | Mapping[str, ParkReason] | None = None
-    """Of its letter, the same on every pool or by pool. None: it leaves none."""
+    reason: ParkReason | None = None
+    """Of its letter. None: it leaves none."""
     attempts: int = 0
     exception: str | None = None
     pools: frozenset[str] = field(default=frozenset({PREFORK, BRIDGE}))
@@ -351,7 +351,7 @@ def send_all(site: Site) -> dict[Row, str]:
 
 def check(row: Row, site: Site, task_id: str) -> LetterDetail | None:
     """Compare what is left of a task, once it has ended. Returns the letter."""
-    reason = row.reason[site.pool] if isinstance(row.reason, Mapping) else row.reason
+    reason = row.reason
     result = AsyncResult(task_id, app=site.app)
 
     def ended() -> bool:

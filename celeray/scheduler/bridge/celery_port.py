@@ -86,7 +86,9 @@ class CeleryPort:
         except Exception as error:
             logger.exception("the outcome of %s can't be read", self._request.id)
             return self._fail(error)
-        self.ran_out = bool(failed) and outcome_of_failure(_error(retval)) is Outcome.GPU_MEMORY
+        # A retry that the task asked for names its reason, too, and is no failure.
+        is_failure = bool(failed) and _state(retval) is TaskState.FAILED
+        self.ran_out = is_failure and outcome_of_failure(_error(retval)) is Outcome.GPU_MEMORY
         try:
             self._callback((failed, retval, runtime))
         except (SystemExit, KeyboardInterrupt) as error:

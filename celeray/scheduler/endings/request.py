@@ -153,9 +153,7 @@ class SettledRequest:
                 return Outcome.REJECT
             case Ignore() | Retry() | Terminated():
                 return None
-            case SystemExit() | KeyboardInterrupt():
-                return self._loss(error)
-            case WorkerLostError():
+            case SystemExit() | KeyboardInterrupt() | WorkerLostError():
                 return self._loss(error)
             case _:
                 return outcome_of_failure(error)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Callable
 from functools import partial
 from typing import Any
 
@@ -56,13 +57,21 @@ class SettleRuns(bootsteps.StartStopStep):
             return
         book = channel.leases
         if self._settings.retry_policies:
-            book.on_renewed.append(partial(_send_due, book, self._settings.dedup_hold_max_s))
+            book.on_renewed.append(partial(spared, _send_due, book, self._settings))
         if self._settings.failed_task_letters:
-            book.on_renewed.append(partial(_forget_excess, book, self._settings))
+            book.on_renewed.append(partial(spared, _forget_excess, book, self._settings))
 
 
-def _send_due(book: LeaseBook, dedup_hold_max_s: int) -> None:
-    send_due(book.client, book.keys, dedup_hold_max_s=dedup_hold_max_s)
+def spared(duty: Callable[[LeaseBook, Settings], None], book: LeaseBook, settings: Settings) -> None:
+    """A renewal that goes on whatever becomes of the duty, which the next one does again."""
+    try:
+        duty(book, settings)
+    except Exception as error:  # noqa: BLE001 - restoring expired leases comes after it, in the same thread
+        logger.warning("letters could not be looked after, trying on: %r", error)
+
+
+def _send_due(book: LeaseBook, settings: Settings) -> None:
+    send_due(book.client, book.keys, dedup_hold_max_s=settings.dedup_hold_max_s)
 
 
 def _forget_excess(book: LeaseBook, settings: Settings) -> None:

@@ -6,14 +6,13 @@ and everything else stay byte for byte.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
 from celeray.scheduler import message_class, priorities, requests
 from celeray.scheduler.errors import RequirementError
-from celeray.scheduler.letters.envelope import Envelope, after_blank, members, renewed
+from celeray.scheduler.letters.envelope import Envelope, put, renewed
 from celeray.scheduler.routing import TaskRouter
 from celeray.scheduler.topology import ANONYMOUS
 
@@ -51,22 +50,6 @@ def edited(envelope: Envelope, tag: str, edits: Edits) -> bytes:
     for name, value in edits.headers.items():
         text = put(text, ("headers", name), value)
     return text.encode()
-
-
-def put(text: str, path: tuple[str, ...], value: Any) -> str:
-    """The JSON text with one member replaced, or added at the beginning of its object. Of several the last one counts.
-
-    Args:
-        path: names of the objects, which are there, and of the member.
-    """
-    at = after_blank(text, 0)
-    for name in path[:-1]:
-        at = next(start for key, start, _ in reversed(list(members(text, at))) if key == name)
-    spans = [(start, end) for key, start, end in members(text, at) if key == path[-1]]
-    if spans:
-        return f"{text[: spans[-1][0]]}{json.dumps(value)}{text[spans[-1][1] :]}"
-    separator = "" if text[after_blank(text, at + 1)] == "}" else ", "
-    return f"{text[: at + 1]}{json.dumps(path[-1])}: {json.dumps(value)}{separator}{text[at + 1 :]}"
 
 
 def edit_request(

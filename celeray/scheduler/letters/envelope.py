@@ -1,7 +1,6 @@
-"""The message of a letter: whether kombu can read it, and its text with a new delivery tag or another place. Pure.
+"""The message of a letter: whether kombu can read it, and its text with a new delivery tag or another member. Pure.
 
-The tag is replaced in the text, and our header of earlier attempts cut out; everything else stays byte for byte. Only
-an edit of queue or priority writes the JSON anew, by Python, which keeps empty lists and large integers as they are.
+The tag is replaced in the text, and our header of earlier attempts cut out; everything else stays byte for byte.
 """
 
 from __future__ import annotations
@@ -122,9 +121,7 @@ def with_header(message: bytes, name: str, value: str) -> bytes:
     text, at = _headers_at(without_header(message, name))
     if at is None:
         raise UnreadableLetterError("headers: missing")
-    rest = text[at + 1 :]
-    separator = "" if rest.lstrip(" \t\n\r").startswith("}") else ", "
-    return f"{text[: at + 1]}{json.dumps(name)}: {json.dumps(value)}{separator}{rest}".encode()
+    return put(text, ("headers", name), value).encode()
 
 
 def without_header(message: bytes, name: str) -> bytes:
@@ -139,6 +136,22 @@ def without_header(message: bytes, name: str) -> bytes:
     return text.encode()
 
 
+def put(text: str, path: tuple[str, ...], value: Any) -> str:
+    """The JSON text with one member replaced, or added at the beginning of its object. Of several the last one counts.
+
+    Args:
+        path: names of the objects, which are there, and of the member.
+    """
+    at = after_blank(text, 0)
+    for name in path[:-1]:
+        at = _member(text, at, name)[0]
+    spans = [(start, end) for key, start, end in members(text, at) if key == path[-1]]
+    if spans:
+        return f"{text[: spans[-1][0]]}{json.dumps(value)}{text[spans[-1][1] :]}"
+    separator = "" if text[after_blank(text, at + 1)] == "}" else ", "
+    return f"{text[: at + 1]}{json.dumps(path[-1])}: {json.dumps(value)}{separator}{text[at + 1 :]}"
+
+
 def _headers_at(message: bytes) -> tuple[str, int | None]:
     """The text, and where the object of its headers begins. None: it has none."""
     document, text = parsed(message), message.decode()
@@ -150,7 +163,7 @@ def _headers_at(message: bytes) -> tuple[str, int | None]:
 def _span(text: str, at: int, name: str) -> tuple[int, int] | None:
     """Where a member of the object at `at` begins and ends, with the comma that goes with it."""
     before = at + 1
-    for key, start, end in members(text, at):
+    for key, _, end in members(text, at):
         after = after_blank(text, end)
         if key == name:
             first = after_blank(text, before if text[before] != "," else before + 1)
@@ -159,7 +172,6 @@ def _span(text: str, at: int, name: str) -> tuple[int, int] | None:
                 return first, after + (2 if text[after + 1] == " " else 1)
             return (first if before == at + 1 else before), end
         before = after
-        del start
     return None
 
 

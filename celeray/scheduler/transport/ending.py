@@ -10,7 +10,7 @@ import redis
 
 from celeray.scheduler.keys import Keys
 from celeray.scheduler.transport.lease import Lease
-from celeray.scheduler.transport.leases import LeaseBook
+from celeray.scheduler.transport.leases import LeaseBook, log_poison
 from celeray.scheduler.transport.scripts import Argument, script
 
 logger = logging.getLogger(__name__)
@@ -89,6 +89,7 @@ def give_back_changed(book: LeaseBook, lease: Lease, message: bytes) -> None:
         verdict = book.give_up([lease], "give_back_changed", book.book_keys, args)
     except (redis.RedisError, OSError) as error:
         logger.warning("message %s could not be given back, it comes again: %r", lease.tag, error)
+        book.abandon(lease.delivery_tag)
         return
     if verdict == b"poison":
-        logger.error("message %s is parked as poison: its runs begin and never end", lease.tag)
+        log_poison([lease.tag])

@@ -203,8 +203,7 @@ class LeaseBook:
             with self._giving_up(part):
                 poisoned, refused = script("give_back")(self.client, self.book_keys, args)
             back += len(part) - len(refused)
-            for tag in poisoned:
-                logger.error("message %s is parked as poison: its runs begin and never end", as_text(tag))
+            log_poison(poisoned)
         return back
 
     def move(self, delivery_tag: str, key: str, message: str, *, push: str) -> bool:
@@ -296,3 +295,9 @@ class LeaseBook:
         logger.warning("%d leases %s: %s", len(leases), what, ", ".join(lease.tag for lease in leases[:10]))
         for callback in callbacks:
             callback([lease.delivery_tag for lease in leases])
+
+
+def log_poison(tags: Iterable[bytes | str]) -> None:
+    """Say which messages were parked, since as many runs of them have begun as may, and none has ended."""
+    for tag in tags:
+        logger.error("message %s is parked as poison: its runs begin and never end", as_text(tag))

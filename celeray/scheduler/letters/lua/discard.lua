@@ -5,18 +5,12 @@
 -- Returns: for each id 1, or 0 where it was not there any more.
 local book, dry, first = bookkeeping(KEYS), ARGV[1] == '1', 4 + tonumber(ARGV[3])
 
--- What could not be read when it was parked may hold its dedup key still; for others this changes nothing.
-local function let_go(raw)
-  local ok, record = pcall(cmsgpack.unpack, raw)
-  if ok and type(record) == 'table' and type(record.message) == 'string' then drop_hold_of(book, record.message) end
-end
-
 local reply, discarded = {}, 0
 for at = first, #ARGV do
   local raw = letter_at(book, ARGV[at])
   if raw and not dry then
     remove_letter(book, ARGV[at])
-    let_go(raw)
+    let_go(book, raw)
     -- By age or number they go without a record, and without a trace.
     if first > 4 then remember(book, ARGV[at], raw, 'discarded') end
   end

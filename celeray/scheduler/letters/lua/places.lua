@@ -53,6 +53,13 @@ local function remember(book, id, raw, state)
   if extra > 0 then forget_past(records, times, redis.call('ZRANGE', times, 0, extra - 1)) end
 end
 
+-- The dedup key of a record: what waits holds it, and what could not be read when it was parked may. For others this
+-- changes nothing.
+local function let_go(book, raw)
+  local ok, record = pcall(cmsgpack.unpack, raw)
+  if ok and type(record) == 'table' and type(record.message) == 'string' then drop_hold_of(book, record.message) end
+end
+
 -- The key was let go when the message was parked. It is held again for the run to come, unless somebody else has it.
 local function hold_again(book, message, most_ms)
   local headers = message.headers

@@ -24,6 +24,7 @@ local function send(id, digest, list, text)
   end
   remove_letter(book, id)
   redis.call('HSET', book.parked, id, raw)
+  let_go(book, raw)
   return 'parked'
 end
 

@@ -7,8 +7,9 @@
 -- Returns: for each the id that its letter has, or '' where it was not there any more.
 local book, FIELDS = bookkeeping(KEYS), 7
 
+-- Counted from how many letters there are, since of many that are alike each would look past all those before it.
 local function free_id(id)
-  local free, number = id, 1
+  local free, number = id, redis.call('HLEN', book.parked)
   while letter_at(book, free) do
     free, number = id .. '-' .. number, number + 1
   end

@@ -174,11 +174,14 @@ def test_what_has_no_record_is_forgotten(schedule: Schedule, broker: Broker) -> 
 
 
 def test_a_list_of_another_kind_is_left_alone(schedule: Schedule, broker: Broker, letters: Letters) -> None:
+    digest = hold_of("key")
     broker.client.set(LIST, "x")
-    schedule("a")
+    schedule("a", headers={"celeray_hold": f"{digest}:tok"})
+    broker.client.hset(f"celeray:dedup:{digest}", mapping={"id": "id-a", "m:tok": "1"})
 
     assert forward(broker) == SentDue(parked=1)
     assert letters.count() == 1
+    assert not broker.client.exists(f"celeray:dedup:{digest}"), "its key is free"
 
 
 def test_a_dedup_key_is_held_again(schedule: Schedule, broker: Broker) -> None:

@@ -156,3 +156,22 @@ def test_and_is_parked_as_poison_in_the_end(side: Any, broker: Broker) -> None:
     (record,) = broker.parked()
     assert (record["reason"], record["message"]) == (b"poison", b'{"changed": true}')
     assert broker.nothing_held()
+
+
+def test_where_redis_does_not_answer_a_requeued_message_comes_again(
+    side: Any, broker: Broker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    holder, other = hold(side), side()
+    message = holder.got[0]
+    holder.channel.leases.get(message.delivery_tag).returned_as = b'{"changed": true}'
+
+    def refuse(*_: Any, **__: Any) -> None:
+        raise redis.ConnectionError("gone")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(holder.channel.leases.client, "evalsha", refuse)
+        message.reject(requeue=True)
+    assert holder.channel.leases.get(message.delivery_tag) is None, "its lease is renewed no more"
+    expire(broker)
+    assert other.channel.restore_expired().restored == 1
+    assert other.get() is not None

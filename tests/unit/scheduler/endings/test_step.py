@@ -11,7 +11,7 @@ from celery.worker.request import Request
 
 import celeray
 from celeray.scheduler.endings.request import RetriedRequest, SettledRequest
-from celeray.scheduler.endings.step import SettleRuns, settle_runs_of
+from celeray.scheduler.endings.step import SettleRuns, settle_runs_of, spared
 from celeray.scheduler.endings.writing import Writer
 from celeray.scheduler.parked import ParkReason
 from celeray.scheduler.settings import Settings
@@ -80,3 +80,12 @@ def test_letters_of_failed_tasks_may_be_left_out(
     writer.park(None, reason, Attempts(), "why")
 
     assert bool(ended) is kept
+
+
+def test_a_duty_that_fails_does_not_disturb_the_renewal(caplog: pytest.LogCaptureFixture) -> None:
+    def fails(book: Any, settings: Settings) -> None:
+        raise RuntimeError("no memory")
+
+    spared(fails, SimpleNamespace(), Settings())  # type: ignore[arg-type] # a book that nobody asks
+
+    assert "no memory" in caplog.text
