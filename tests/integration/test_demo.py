@@ -27,6 +27,7 @@ TASKS = {
 }
 
 
+@pytest.mark.slow
 def test_the_film_runs_and_nothing_is_left_behind(tmp_path: Path) -> None:
     command = [sys.executable, "-m", "examples.auteur.demo", "--once", "--keep", str(tmp_path)]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=390)

@@ -206,6 +206,7 @@ def until(what: str, condition: Callable[[], Any]) -> Any:
     return found
 
 
+@pytest.mark.slow
 def test_a_head_and_a_gpu_node_come_up_and_serve_a_stock_producer(site: Site) -> None:
     ray_up(site)
     status = until("Ray and Redis up", lambda: (s := site.get("/v1/status")) and s["ray_connected"] and s)

@@ -19,6 +19,7 @@ from tests.integration.actors.live import LiveCluster, live_cluster, until
 from tests.integration.conftest import AddedNode, RayTestCluster
 
 
+@pytest.mark.slow
 def test_a_driver_that_was_killed_is_replaced_and_leases_the_devices_again(
     ray_cluster: RayTestCluster, tmp_path: Path
 ) -> None:

@@ -17,7 +17,7 @@ from celeray.scheduler.status_store import StatusStore
 
 from .live import LiveBridge, until
 
-pytestmark = pytest.mark.integration
+pytestmark = [pytest.mark.integration, pytest.mark.unmeasured]
 
 
 def task(app: Celery, name: str) -> Any:

@@ -73,6 +73,7 @@ def hold_together(app: Celery, store: StatusStore, number: int, at_once: int) ->
     return found
 
 
+@pytest.mark.slow
 def test_a_task_that_needs_less_than_it_declares(url: str, store: StatusStore, tmp_path: Path) -> None:
     app = application(url)
     bridge = started(url, tmp_path, "first")

@@ -79,6 +79,7 @@ def begun_by(pair: Pair, key: str) -> LiveBridge:
     return bridge
 
 
+@pytest.mark.slow
 def test_a_task_longer_than_three_lease_times_runs_once(pair: Pair) -> None:
     key = uuid.uuid4().hex
     sent = pair.app.tasks["gpu.beat"].delay(key, 3.2 * LEASE_S)

@@ -221,6 +221,7 @@ def eight(ray_cluster: RayTestCluster, broker: str, tmp_path: Path) -> Iterator[
         ray_cluster.remove_node(node)
 
 
+@pytest.mark.slow
 def test_sixteen_half_device_tasks_at_once_are_two_on_each_of_eight(eight: Celery) -> None:
     seen = group(eight.tasks["load.together"].s(16, 150.0) for _ in range(16))().get(timeout=200)
     counts: dict[str, int] = {}

@@ -63,6 +63,7 @@ def test_nothing_is_left_of_them(site: Site, sent: dict[Row, str]) -> None:
     check_nothing_left(site)
 
 
+@pytest.mark.slow
 def test_a_poison_task_beside_500_good_ones(site: Site) -> None:
     good = [site.app.tasks["ends.well"].apply_async(queue=site.queue) for _ in range(250)]
     poison = site.app.tasks["ends.poisons"].apply_async(queue=site.queue)

@@ -11,7 +11,7 @@ from celery.result import AsyncResult
 
 from .live import LiveBridge, until
 
-pytestmark = pytest.mark.integration
+pytestmark = [pytest.mark.integration, pytest.mark.unmeasured]
 
 
 def task(app: Celery, name: str) -> Any:

@@ -18,7 +18,7 @@ import pytest
 from celeray.cli import processes
 from celeray.cli.processes import Command, Output, ProcessPart, Supervisor
 
-pytestmark = pytest.mark.integration
+pytestmark = [pytest.mark.integration, pytest.mark.unmeasured]
 DEADLINE_S = 20.0
 POLITE = "import signal, sys, time; signal.signal(signal.SIGTERM, lambda *_: sys.exit(0)); print('up', flush=True); "
 WAIT = "[time.sleep(0.05) for _ in range(2000)]"

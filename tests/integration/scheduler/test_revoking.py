@@ -17,6 +17,8 @@ from celeray.scheduler.keepers import server_time
 from celeray.scheduler.keys import Keys
 from celeray.scheduler.revoking import OVERLAP_S, REVOKE_TTL_S, RevokeBook, merge, write_down
 
+pytestmark = pytest.mark.unmeasured
+
 TIMEOUT_S = 60
 OPTIONS = ("-P", "solo", "-Q", "cpu.analysis", "-I", "tests.apps.front_work")
 

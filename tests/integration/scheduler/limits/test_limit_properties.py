@@ -181,6 +181,8 @@ def test_a_rate_holds_in_every_window_and_lets_all_through(desk: Desk, burst: in
     assert times[-1] - times[0] >= (59 - burst) / 200 - 0.001
     urgent = [number for number in begun if number % 3 == 0]
     assert max(begun[number] for number in urgent) < max(begun.values())
-    # What the burst lets begin at the same moment has no order among itself: with a burst of 1 there is no such thing.
+    # A run passes only while fewer messages of a better rank are known than the burst has room for: see gates.lua. How
+    # many of a worse one pass a message that was called and not taken yet, is a matter of when it is taken.
     in_order = sorted(urgent, key=begun.__getitem__)
-    assert all(abs(in_order.index(number) - place) < burst for place, number in enumerate(sorted(urgent)))
+    for place, number in enumerate(in_order):
+        assert sum(other < number for other in in_order[place:]) < burst

@@ -14,6 +14,8 @@ from kombu import pools
 
 from tests.integration.scheduler.transport.conftest import SEPARATOR, Broker
 
+pytestmark = pytest.mark.unmeasured
+
 TIMEOUT_S = 60
 TRIES = 10
 MORE = ("-I", "tests.apps.front_work")
