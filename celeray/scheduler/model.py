@@ -76,6 +76,9 @@ class ResourceRequest:
     memory_mib_max: int | None = None
     """How far `on_oom` and `basis` may raise `memory_mib`. None: the largest device."""
     basis: Basis = Basis.DECLARED
+    expected_ms: int | None = field(default=None, compare=False, repr=False)
+    """How long it says that it runs. None: it does not. No part of what it needs, so requests that differ in it alone
+    are equal."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -200,6 +203,10 @@ class WarmExecutor:
     host_memory_mib: int = 0
     starting: bool = False
     """Will be idle soon, so it counts for a waiting task of its class."""
+    cpus_milli: int = 0
+    """Booked by what it runs."""
+    ends_in_ms: int | None = None
+    """Of a busy one: when its task is expected to end, from now. None: not known."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -223,6 +230,12 @@ class WaitingTask:
     """1 to 10, 10 most urgent."""
     sequence: int
     """Order of arrival in this bridge; smaller is older."""
+    arrived_ms: int = 0
+    """When it came, on a clock that is the same for all tasks of a cycle. Aging goes by it."""
+    expected_ms: int | None = None
+    """How long it is expected to run. None: not known."""
+    overtaken: int = 0
+    """How often a task of lower priority was placed while it waited, where it could have run too."""
 
 
 class Reason(StrEnum):
@@ -238,6 +251,8 @@ class Reason(StrEnum):
     DEVICES = "devices"
     CPUS = "cpus"
     HOST_MEMORY = "host_memory"
+    RESERVED = "reserved"
+    """There is room, and it is kept for a task that comes first."""
     RECLAIMING = "reclaiming"
     STARTING = "starting"
     EXECUTOR_FAILED = "executor_failed"
@@ -260,6 +275,18 @@ class Placement:
 
 
 @dataclass(frozen=True, slots=True)
+class Reserved:
+    """Room that is kept for the first task that has no place, so that what goes before it never delays it."""
+
+    sequence: int
+    """Of the task."""
+    node_id: str
+    device_uuids: tuple[str, ...]
+    starts_in_ms: int | None
+    """When the room is expected to be free, from now. None: not known, since what runs there isn't."""
+
+
+@dataclass(frozen=True, slots=True)
 class Decisions:
     """What one placement cycle decided. Nothing of it has happened yet."""
 
@@ -268,6 +295,10 @@ class Decisions:
     """Idle executors to stop, so that a waiting task gets their room."""
     waiting: Mapping[int, Reason] = field(default_factory=dict)
     """Reason by sequence, for every task that was not placed. `NEVER_FITS`: not even on an idle cluster."""
+    reserved: Reserved | None = None
+    """What is kept for the first task without a place. None: all have one, or a reservation would not help."""
+    overtaken: Mapping[tuple[ResourceRequest, int], int] = field(default_factory=dict)
+    """How many tasks of lower priority were placed where tasks of this request and priority, which wait, could run."""
 
     def reasons(self) -> dict[Reason, int]:
         """Count of waiting tasks by reason."""

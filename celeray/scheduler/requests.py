@@ -26,6 +26,7 @@ VRAM_MAX_MIB = 16 * 1024 * 1024
 CPUS_MAX = 65_536
 HOST_MEMORY_MAX_MIB = 1024 * 1024 * 1024
 """1 PiB."""
+EXPECTED_MAX_S = 366 * 24 * 3600
 LABELS_MAX = 64
 INT_BITS_MAX = 64
 NAME_MAX = 253
@@ -228,6 +229,14 @@ def _cpus(key: str, raw: Any) -> int:
     return math.ceil(cpus * 1000)
 
 
+def _expected(key: str, raw: Any) -> int:
+    bound = f"a number of seconds above 0, up to {EXPECTED_MAX_S}"
+    seconds = _number(key, raw, bound)
+    if not 0 < seconds <= EXPECTED_MAX_S:
+        raise RequirementError(key, raw, bound)
+    return math.ceil(seconds * 1000)
+
+
 def _is_name(raw: Any) -> bool:
     return isinstance(raw, str) and len(raw.strip()) > 0 and len(raw) <= NAME_MAX
 
@@ -278,5 +287,6 @@ _KEYS: dict[str, tuple[str, Callable[[str, Any], Any]]] = {
     "isolation": ("isolation", _one_of(Isolation)),
     "on_oom": ("on_oom", _one_of(OnOom)),
     "request": ("basis", _one_of(Basis)),
+    "expected_s": ("expected_ms", _expected),
 }
 """Field of `ResourceRequest` and parser by the key that users write."""

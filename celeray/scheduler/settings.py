@@ -150,6 +150,16 @@ class Settings(BaseSettings):
     """Never given out on any device."""
     exclusive_foreign_mib: int = Field(default=1024, ge=0)
     """Foreign memory up to which a device still counts as whole: a display server, say."""
+    placement_policy: Literal["default", "fgd", "best_fit", "first_fit", "spread"] = "default"
+    """Which devices a new executor gets, of those with room."""
+    reservation: bool = True
+    """Keep room for the first task that has no place, so that smaller ones never delay it."""
+    priority_aging_s: float = Field(default=60.0, ge=0, le=86_400)
+    """A task that the bridge holds rises by one priority in this time, up to 9. 0: never."""
+    overtaken_max: int = Field(default=10_000, ge=1, le=1_000_000_000)
+    """So many tasks of lower priority may begin where a waiting one could run; then they wait for it."""
+    unknown_run_s: float = Field(default=3600.0, gt=0, le=366 * 86_400)
+    """How long a run is taken to last of which nothing is known."""
     reading_interval_s: float = Field(default=1.0, gt=0, le=60)
     reading_max_age_s: float = Field(default=15.0, gt=0)
     """A node without a reading for longer than this gives out nothing."""

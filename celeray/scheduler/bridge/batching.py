@@ -9,6 +9,8 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
+from celeray.scheduler.bridge.expected import ExpectedTimes
+
 BUDGET = 2
 """Predicted work in one call, in times of the longest run that counts as short."""
 WEIGHT = 0.1
@@ -30,9 +32,11 @@ class RunTimes:
         self._means: dict[tuple[str, str], float] = {}
         self._short: dict[tuple[str, str], int] = {}
         """How many of the last runs were short, one after the other."""
+        self.expected = ExpectedTimes()
 
     def learn(self, executor_class: str, name: str, seconds: float) -> None:
         """A run took so long. The newer it is the more it counts."""
+        self.expected.learn(name, seconds)
         key = (executor_class, name)
         known = self._means.get(key)
         self._means[key] = seconds if known is None else known + WEIGHT * (seconds - known)

@@ -21,13 +21,15 @@ from celeray.scheduler.bridge.peaks import peak_of
 from celeray.scheduler.bridge.recorder import Recorder
 from celeray.scheduler.bridge.run import Run, RunPort
 from celeray.scheduler.bridge.runs import Runs
-from celeray.scheduler.bridge.waiting import Shape, tasks
+from celeray.scheduler.bridge.waiting import Shape
+from celeray.scheduler.bridge.workload import Workload
 from celeray.scheduler.clock import Clock
 from celeray.scheduler.cluster import AppSpec, Cluster, ClusterEvent
 from celeray.scheduler.fencing import Fence
 from celeray.scheduler.learned.overview import policy_of
-from celeray.scheduler.model import Reason, Snapshot
-from celeray.scheduler.placement import CycleInput, Policy, place
+from celeray.scheduler.model import Reason, Reserved, Snapshot
+from celeray.scheduler.placement import CycleInput, place
+from celeray.scheduler.placement.policy import Order, Policy
 from celeray.scheduler.settings import Settings
 from celeray.scheduler.states import RunState
 from celeray.scheduler.status import TaskState
@@ -50,15 +52,18 @@ class Dispatcher:
     ) -> None:
         self.deadlines = Deadlines()
         self.fleet = Fleet(cluster, settings, app, clock, self.deadlines, limits or ExecutorLimits())
-        self.policy = Policy(settings.vram_headroom_mib, settings.exclusive_foreign_mib)
+        self.policy = policy_of_placement(settings)
         self.window = settings.window
         """How many runs may be under way at once."""
         self.times = RunTimes(settings.batch_short_s)
-        self.runs = Runs(clock, recorder, self.deadlines)
+        self.workload = Workload()
+        self.runs = Runs(clock, recorder, self.deadlines, self.policy.order)
         self.waiting, self.running = self.runs.waiting, self.runs.running
         self.never_since: dict[Shape, float] = {}
         """Since when a shape is known to fit nowhere, even on an idle cluster."""
         self.last_cycle: CycleInput | None = None
+        self.reserved: Reserved | None = None
+        """Room that the last cycle kept for a task."""
         self.dirty = True
         """Something changed since the last cycle."""
         self.may_place = True
@@ -81,11 +86,16 @@ class Dispatcher:
             self.fleet, self.runs, self.times, self._launcher, self.learner, self._out_of_memory
         )
 
+    def now(self) -> float:
+        """Monotonic seconds of the bridge's clock."""
+        return self._clock.monotonic()
+
     # From the pool
 
     def submit(self, run: Run) -> None:
         """Take a message. It begins in a later `cycle`."""
         self.waiting.add(run)
+        self.workload.note(run.request)
         self.dirty = True
 
     def recheck(self, run: Run) -> None:
@@ -201,8 +211,10 @@ class Dispatcher:
         snapshot = self.fleet.snapshot(now)
         self._out_of_memory.see(snapshot)
         heads = self.waiting.heads(self._head_limits(snapshot, now))
-        self.last_cycle = CycleInput(tasks(heads), snapshot, self.policy)
+        self.last_cycle = CycleInput(self.waiting.tasks(heads), snapshot, self.policy)
         decisions = place(self.last_cycle.waiting, snapshot, self.policy)
+        self.reserved = decisions.reserved
+        self.waiting.overtaken(decisions.overtaken)
         for sequence, reason in decisions.waiting.items():
             self._mark(heads[sequence], reason, now)
         for executor_id in decisions.evictions:
@@ -261,3 +273,18 @@ class Dispatcher:
         if executor is not None:
             self.fleet.stop(executor, force=True)
         run.port.hard_limit(seconds)
+
+
+def policy_of_placement(settings: Settings) -> Policy:
+    """What the operator chose about placement."""
+    return Policy(
+        headroom_mib=settings.vram_headroom_mib,
+        exclusive_foreign_mib=settings.exclusive_foreign_mib,
+        name=settings.placement_policy,
+        order=Order(
+            aging_ms=round(settings.priority_aging_s * 1000),
+            overtaken_most=settings.overtaken_max,
+            reserve=settings.reservation,
+            unknown_run_ms=round(settings.unknown_run_s * 1000),
+        ),
+    )

@@ -65,6 +65,10 @@ class Executor:
     """What that device gives out when idle."""
     alone: bool = True
     """No other executor ever had a reservation on one of its devices while it lived."""
+    cpus_milli: int = 0
+    """Booked for what it has now."""
+    ends_at: float | None = None
+    """Monotonic time when what it has now is expected to be over. None: not known."""
     seen_mib: int | None = None
     """Most VRAM on one device that readings showed of its processes since it is busy; see bridge/peaks.py."""
     view: WarmExecutor = field(init=False)
@@ -132,10 +136,24 @@ class ExecutorTable:
         """Those that run or will run tasks."""
         return [executor for executor in self._executors.values() if executor.state in ALIVE]
 
-    def views(self) -> tuple[WarmExecutor, ...]:
-        """The live executors as placement sees them."""
-        return tuple(executor.view for executor in self._executors.values() if executor.state in ALIVE)
+    def views(self, now: float) -> tuple[WarmExecutor, ...]:
+        """The live executors as placement sees them; `now` is monotonic seconds."""
+        return tuple(_seen(executor, now) for executor in self._executors.values() if executor.state in ALIVE)
 
     def starting_nodes(self) -> list[str]:
         """The node of each executor that starts, for the bound on concurrent starts."""
         return [e.node_id for e in self._executors.values() if e.state is ExecutorState.STARTING]
+
+
+OVERDUE_PART = 4
+"""A run that should be over is taken to last for one more such part of the time that it has taken."""
+
+
+def _seen(executor: Executor, now: float) -> WarmExecutor:
+    if executor.state is not ExecutorState.BUSY:
+        return executor.view
+    ends_in_ms = None
+    if executor.ends_at is not None:
+        left = executor.ends_at - now
+        ends_in_ms = round(1000 * (left if left > 0 else (now - executor.changed_at) / OVERDUE_PART))
+    return replace(executor.view, cpus_milli=executor.cpus_milli, ends_in_ms=ends_in_ms)

@@ -105,7 +105,7 @@ class Fleet:
     def snapshot(self, now: float) -> Snapshot:
         """What placement sees."""
         nodes = self.ledger.nodes(now, self.executors.starting_nodes())
-        return Snapshot(nodes, self.executors.views(), self.ledger.absent(now))
+        return Snapshot(nodes, self.executors.views(now), self.ledger.absent(now))
 
     # Start and stop
 
@@ -220,8 +220,14 @@ class Fleet:
         """How many runs the executor may still take before it is replaced."""
         return sys.maxsize if self._limits.max_runs is None else max(1, self._limits.max_runs - executor.runs)
 
-    def take(self, executor: Executor, cpus_milli: int, now: float) -> None:
-        """An idle executor gets a task."""
+    def take(self, executor: Executor, cpus_milli: int, expected_ms: int | None, now: float) -> None:
+        """An idle executor gets tasks.
+
+        Args:
+            expected_ms: how long all of them are expected to take. None: not known.
+        """
+        executor.cpus_milli = cpus_milli
+        executor.ends_at = None if expected_ms is None else now + expected_ms / 1000
         if cpus_milli:
             self.ledger.book_cpus(executor.executor_id, executor.node_id, cpus_milli)
         executor.move(ExecutorState.BUSY, now)

@@ -73,6 +73,9 @@ class Intake:
             request=placed,
             priority=received.priority,
             sequence=number,
+            arrived_ms=round(self._dispatcher.now() * 1000),
+            expected_ms=received.request.expected_ms
+            or self._dispatcher.times.expected.expected_ms(request.type),
         )
         facts = self._recorder.received(
             request.id, request.type, received.queue, received.priority, received.request, time.time()

@@ -89,8 +89,13 @@ class Launcher:
             return True
         if executor is None:
             executor = self._fleet.start(run.task, placement, now)
+            executor.cpus_milli = run.request.cpus_milli
+            if run.task.expected_ms is not None:
+                executor.ends_at = now + run.task.expected_ms / 1000
         else:
-            self._fleet.take(executor, run.request.cpus_milli, now)
+            expected = [member.task.expected_ms for member, _ in specs]
+            known = None if None in expected else sum(ms for ms in expected if ms is not None)
+            self._fleet.take(executor, run.request.cpus_milli, known, now)
         for member, _ in specs:
             self._runs.bind(member, executor)
         executor.call_size = len(specs)

@@ -108,6 +108,12 @@ class Run:
     executor_id: str | None = None
     key: int | None = None
     reason: Reason | None = None
+    order: tuple[int, int, int] = (0, 0, 0)
+    """Among waiting runs; see placement/order.py."""
+    overtaken: int = 0
+    """How often, up to when it last stopped waiting."""
+    overtaken_before: int = 0
+    """While it waits: the count of its like when it began to, less its own."""
     shape: tuple[str, ResourceRequest] = field(init=False)
 
     def __post_init__(self) -> None:

@@ -16,6 +16,7 @@ from celeray.scheduler.bridge.running import RunningRuns
 from celeray.scheduler.bridge.waiting import WaitingRuns
 from celeray.scheduler.clock import Clock
 from celeray.scheduler.model import ResourceRequest
+from celeray.scheduler.placement.policy import Order
 from celeray.scheduler.states import RunState
 from celeray.scheduler.status import TaskState
 
@@ -28,8 +29,10 @@ LEASE_LOST = "lease_lost"
 class Runs:
     """One value owns both books, so that a run is always in exactly one of them until it has ended."""
 
-    def __init__(self, clock: Clock, recorder: Recorder, deadlines: Deadlines) -> None:
-        self.waiting = WaitingRuns()
+    def __init__(
+        self, clock: Clock, recorder: Recorder, deadlines: Deadlines, order: Order | None = None
+    ) -> None:
+        self.waiting = WaitingRuns(order)
         self.running = RunningRuns()
         self._clock = clock
         self._recorder = recorder

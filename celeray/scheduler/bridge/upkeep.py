@@ -5,12 +5,14 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable
+from dataclasses import replace
 
 from celeray.scheduler.bridge.dispatcher import Dispatcher
 from celeray.scheduler.bridge.executors import Executor, executor_class
 from celeray.scheduler.bridge.waiting import Shape
 from celeray.scheduler.errors import RequirementError
 from celeray.scheduler.model import Basis, Reason, ResourceRequest
+from celeray.scheduler.placement.scores import PRICED
 from celeray.scheduler.settings import Settings
 from celeray.scheduler.states import ExecutorState
 
@@ -38,6 +40,7 @@ class Upkeep:
         """Do all of it. `now` is monotonic seconds."""
         for run in self._dispatcher.waiting:
             self._dispatcher.recheck(run)
+        self._price()
         self._resize_waiting()
         self._end_unplaceable(now)
         for executor in self._dispatcher.fleet.executors.alive():
@@ -50,6 +53,19 @@ class Upkeep:
                 self._replace(executor)
         # Readings grow old and backoffs end without an event.
         self._dispatcher.dirty = True
+
+    def _price(self) -> None:
+        """Let placement go by what usually comes, as far as that is known by now."""
+        dispatcher = self._dispatcher
+        if prior := dispatcher.workload.take():
+            dispatcher.policy = replace(dispatcher.policy, prior=prior)
+        if dispatcher.policy.name in PRICED and dispatcher.workload.is_due():
+            readings = dispatcher.fleet.ledger.readings()
+            totals = {
+                device.total_mib for reading in readings for device in reading.devices if device.total_mib
+            }
+            headroom = dispatcher.policy.headroom_mib
+            dispatcher.workload.begin({max(1, total - headroom) for total in totals})
 
     def _resize_waiting(self) -> None:
         """Give what waits the figure of now, or each executor of the old size would be replaced by its like.

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 from bisect import bisect_left, insort
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Callable, Collection, Iterator, Mapping
+from dataclasses import replace
 from itertools import islice
 
 from celeray.scheduler.bridge.run import Run
 from celeray.scheduler.model import Reason, ResourceRequest, WaitingTask
+from celeray.scheduler.placement.order import order_key
+from celeray.scheduler.placement.policy import Order
 
 Shape = tuple[str, ResourceRequest]
 GONE_MOST = 1000
@@ -16,18 +19,21 @@ LEVELS = 10
 """Lists of a queue; `Run.level` is below it."""
 
 
-def _order(run: Run) -> tuple[int, int]:
-    return (-run.task.priority, run.task.sequence)
+def _order(run: Run) -> tuple[int, int, int]:
+    return run.order
 
 
 class WaitingRuns:
     """A sorted list a shape. Tasks of one shape are alike but for their order, so a cycle needs only the first few."""
 
-    def __init__(self) -> None:
+    def __init__(self, order: Order | None = None) -> None:
+        self._order = order or Order()
         self._shapes: dict[Shape, list[Run]] = {}
         self._size = 0
         self._departed: dict[Shape, int] = {}
         self._levels: list[int] = [0] * LEVELS
+        self._overtaken: dict[tuple[ResourceRequest, int], int] = {}
+        """How often tasks of a request and priority were overtaken, since some of them wait."""
 
     def __len__(self) -> int:
         return self._size
@@ -38,6 +44,8 @@ class WaitingRuns:
 
     def add(self, run: Run) -> None:
         """Insert at its place."""
+        run.order = order_key(run.task, self._order)
+        run.overtaken_before = self._overtaken.get((run.request, run.task.priority), 0) - run.overtaken
         insort(self._shapes.setdefault(run.shape, []), run, key=_order)
         self._size += 1
         self._levels[run.level] += 1
@@ -53,6 +61,7 @@ class WaitingRuns:
         if place == len(runs) or runs[place] is not run:
             raise ValueError(f"run {run.run_id} does not wait")
         del runs[place]
+        run.overtaken = self._times_overtaken(run)
         self._size -= 1
         self._levels[run.level] -= 1
         self._departed[run.shape] = self._departed.get(run.shape, 0) + 1
@@ -61,10 +70,35 @@ class WaitingRuns:
             self._forget_departed()
 
     def heads(self, limit: Callable[[Shape], int]) -> dict[int, Run]:
-        """The first `limit(shape)` runs of each shape, by sequence number. A limit of 0 leaves the shape out."""
-        return {
+        """The first `limit(shape)` runs of each shape, by sequence number. A limit of 0 leaves the shape out.
+
+        Where any were overtaken, those of each priority come with them that were so most: the ones that came first.
+        """
+        found = {
             run.task.sequence: run for shape, runs in self._shapes.items() for run in runs[: limit(shape)]
         }
+        for request, priority in self._overtaken:
+            for shape, runs in self._shapes.items():
+                if shape[1] == request and limit(shape):
+                    alike = (run for run in runs if run.task.priority == priority)
+                    found |= {run.task.sequence: run for run in islice(alike, 1)}
+        return found
+
+    def tasks(self, heads: Mapping[int, Run]) -> tuple[WaitingTask, ...]:
+        """The heads as placement takes them."""
+        if not self._overtaken:
+            return tuple(run.task for run in heads.values())
+        return tuple(replace(run.task, overtaken=self._times_overtaken(run)) for run in heads.values())
+
+    def overtaken(self, counts: Mapping[tuple[ResourceRequest, int], int]) -> None:
+        """What a cycle decided has overtaken tasks of these requests and priorities so often."""
+        for key, count in counts.items():
+            self._overtaken[key] = self._overtaken.get(key, 0) + count
+        if self._overtaken and not self._size:
+            self._overtaken.clear()
+
+    def _times_overtaken(self, run: Run) -> int:
+        return self._overtaken.get((run.request, run.task.priority), 0) - run.overtaken_before
 
     def behind(self, head: Run, most: int, *, without: Collection[int]) -> list[Run]:
         """At most `most` runs of the head's shape that come after it, leaving out those numbers."""
@@ -103,8 +137,3 @@ class WaitingRuns:
         """Give the reason to all runs of the shape that were not looked at one by one."""
         for run in self._shapes.get(shape, ()):
             run.reason = reason
-
-
-def tasks(heads: dict[int, Run]) -> tuple[WaitingTask, ...]:
-    """The heads as placement takes them."""
-    return tuple(run.task for run in heads.values())

@@ -1,11 +1,11 @@
 """The working copy of a snapshot within one cycle: what is left after the placements decided so far.
 
-Only `cycle.place` uses it; the snapshot itself never changes.
+Only a cycle uses it; the snapshot itself never changes.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from celeray.scheduler.model import DeviceState, NodeState, ResourceRequest, Snapshot, WarmExecutor
@@ -16,13 +16,21 @@ class BoardDevice:
     """A device with what is left on it in this cycle."""
 
     state: DeviceState
-    order: int
-    """Position in the snapshot: the fixed order that breaks ties."""
+    column: int
+    """Position on its node: the fixed order that breaks ties."""
     room_mib: int
     holders: int
     exclusive: bool
     held: bool = False
     """Its room is promised to an earlier task that waits for memory to come back."""
+    spare_mib: int | None = None
+    """Where room is reserved: what may be given to runs that don't end before it is needed. None: all of it."""
+
+    def room_for(self, *, lasting: bool) -> int:
+        """MiB that a run may get; a lasting one does not end before a reservation begins."""
+        if lasting and self.spare_mib is not None:
+            return min(self.room_mib, self.spare_mib)
+        return self.room_mib
 
 
 @dataclass(slots=True)
@@ -30,10 +38,25 @@ class BoardNode:
     """A node with what is left on it in this cycle."""
 
     state: NodeState
+    row: int
+    """Position in the snapshot: the fixed order that breaks ties."""
     devices: list[BoardDevice]
     cpus_milli: int
     memory_mib: int
     starts: int
+    spare_cpus_milli: int | None = None
+    """As a device's `spare_mib`."""
+    spare_memory_mib: int | None = None
+
+    def cpus_for(self, *, lasting: bool) -> int:
+        """Milli CPUs that a run may get."""
+        spare = self.spare_cpus_milli if lasting else None
+        return self.cpus_milli if spare is None else min(self.cpus_milli, spare)
+
+    def memory_for(self, *, lasting: bool) -> int:
+        """MiB of host memory that a run may get."""
+        spare = self.spare_memory_mib if lasting else None
+        return self.memory_mib if spare is None else min(self.memory_mib, spare)
 
 
 class Board:
@@ -42,19 +65,17 @@ class Board:
     def __init__(self, snapshot: Snapshot) -> None:
         self.nodes: list[BoardNode] = []
         self.devices: dict[str, BoardDevice] = {}
-        order = 0
-        for node in snapshot.nodes:
+        for row, node in enumerate(snapshot.nodes):
             devices = []
-            for device in node.devices:
-                entry = BoardDevice(device, order, device.schedulable_mib, device.holders, device.exclusive)
+            for column, device in enumerate(node.devices):
+                entry = BoardDevice(device, column, device.schedulable_mib, device.holders, device.exclusive)
                 self.devices[device.uuid] = entry
                 devices.append(entry)
-                order += 1
             self.nodes.append(
-                BoardNode(node, devices, node.cpus_free_milli, node.memory_free_mib, node.starts_free)
+                BoardNode(node, row, devices, node.cpus_free_milli, node.memory_free_mib, node.starts_free)
             )
+        self._builds: tuple[list[int], list[NodeState]] | None = None
         self._node_by_id = {node.state.node_id: node for node in self.nodes}
-        self._executors = {executor.executor_id: executor for executor in snapshot.executors}
         self._idle_by_class: dict[str, list[WarmExecutor]] = {}
         self.starting_by_class: dict[str, int] = {}
         for executor in sorted(snapshot.executors, key=lambda e: (e.last_used, e.executor_id)):
@@ -64,27 +85,64 @@ class Board:
             elif executor.idle:
                 self._idle_by_class.setdefault(executor.executor_class, []).append(executor)
 
+        idle = {e.node_id for executors in self._idle_by_class.values() for e in executors}
+        self.clearable = [node for node in self.nodes if node.state.node_id in idle or _reclaims(node)]
+        """Nodes where room may come back when idle executors end, or comes back already."""
+
     def node(self, node_id: str) -> BoardNode | None:
         """The node, or None where the snapshot has no reading of it."""
         return self._node_by_id.get(node_id)
 
-    def idle_of_class(self, executor_class: str) -> list[WarmExecutor]:
+    def builds(self) -> tuple[list[int], list[NodeState]]:
+        """Nodes that are alike but for what runs there: of each node its place among them, and one of each."""
+        if self._builds is None:
+            places: dict[tuple[object, ...], int] = {}
+            found: list[NodeState] = []
+            alike = []
+            for node in self.nodes:
+                build = _build(node.state)
+                if build not in places:
+                    places[build] = len(found)
+                    found.append(node.state)
+                alike.append(places[build])
+            self._builds = alike, found
+        return self._builds
+
+    def idle_of_class(self, executor_class: str) -> Sequence[WarmExecutor]:
         """Idle executors of a class, least recently used first."""
-        return self._idle_by_class.get(executor_class, [])
+        return self._idle_by_class.get(executor_class, ())
 
     def idle_on(self, node_id: str) -> list[WarmExecutor]:
         """All idle executors of a node, least recently used first."""
         found = [e for idle in self._idle_by_class.values() for e in idle if e.node_id == node_id]
         return sorted(found, key=lambda e: (e.last_used, e.executor_id))
 
-    def take_executor(self, executor: WarmExecutor, request: ResourceRequest) -> None:
-        """An idle executor gets a task: it is idle no more, and its node has fewer CPUs."""
-        self._idle_by_class[executor.executor_class].remove(executor)
+    def take_executor(
+        self, place: int, executor: WarmExecutor, request: ResourceRequest, *, lasting: bool
+    ) -> BoardNode:
+        """An idle executor gets a task: it is idle no more, and its node has fewer CPUs.
+
+        Args:
+            place: of the executor in `idle_of_class`.
+            lasting: the run does not end before what is reserved begins.
+        """
+        del self._idle_by_class[executor.executor_class][place]
         node = self._node_by_id[executor.node_id]
         node.cpus_milli -= request.cpus_milli
+        if lasting:
+            self._spend(
+                node, map(self.devices.__getitem__, executor.device_uuids), request, executor.memory_mib
+            )
+        return node
 
     def take_room(
-        self, node: BoardNode, devices: Iterable[BoardDevice], request: ResourceRequest, memory_mib: int
+        self,
+        node: BoardNode,
+        devices: Sequence[BoardDevice],
+        request: ResourceRequest,
+        memory_mib: int,
+        *,
+        lasting: bool = False,
     ) -> None:
         """A new executor takes memory on the devices, and CPUs, host memory and a start of the node."""
         for device in devices:
@@ -94,6 +152,20 @@ class Board:
         node.cpus_milli -= request.cpus_milli
         node.memory_mib -= request.host_memory_mib
         node.starts -= 1
+        if lasting:
+            self._spend(node, devices, request, memory_mib)
+
+    @staticmethod
+    def _spend(
+        node: BoardNode, devices: Iterable[BoardDevice], request: ResourceRequest, memory_mib: int
+    ) -> None:
+        for device in devices:
+            if device.spare_mib is not None:
+                device.spare_mib -= memory_mib
+        if node.spare_cpus_milli is not None:
+            node.spare_cpus_milli -= request.cpus_milli
+        if node.spare_memory_mib is not None:
+            node.spare_memory_mib -= request.host_memory_mib
 
     def evict(self, executor: WarmExecutor) -> None:
         """An idle executor is told to end; its room is not free yet."""
@@ -103,3 +175,12 @@ class Board:
         """Keep the devices' room for a task that waits for memory to come back."""
         for device in devices:
             device.held = True
+
+
+def _reclaims(node: BoardNode) -> bool:
+    return any(device.state.reclaiming_mib or device.state.reclaiming_holders for device in node.devices)
+
+
+def _build(node: NodeState) -> tuple[object, ...]:
+    devices = tuple((device.gpu_type, device.total_mib) for device in node.devices)
+    return (node.cpus_milli, node.memory_mib, tuple(sorted(node.labels.items())), devices)

@@ -1,7 +1,8 @@
 """`place`: one placement cycle.
 
-Order: priority, then age. For each task: a warm idle executor of its class; else a new executor on the tightest
-devices that fit; else room made by ending idle executors, whose devices are then kept for it; else the reason.
+In the order of `order.order_key`, for each task: a warm idle executor of its class; else a new executor where the
+policy's score is best; else room made by ending idle executors, whose devices are then kept for it; else the reason.
+The first task that has no place, and would have one when others end, gets a reservation.
 
 A starting executor counts for one waiting task of its class, so a cycle never starts two for one task. Tasks of one
 class and request are alike: once one has no place, none of those behind it has, within this cycle.
@@ -16,21 +17,22 @@ from celeray.scheduler.model import (
     Isolation,
     Placement,
     Reason,
+    Reserved,
     ResourceRequest,
     Snapshot,
     WaitingTask,
 )
-from celeray.scheduler.placement.board import Board, BoardNode
-from celeray.scheduler.placement.filters import (
-    closest,
-    could_ever_fit,
-    executor_fits,
-    node_matches,
-    warm_device_fits,
-)
-from celeray.scheduler.placement.gang import Clearing, Gang, find_clearing, find_gang
+from celeray.scheduler.placement.board import Board, BoardDevice, BoardNode
+from celeray.scheduler.placement.candidates import Candidates
+from celeray.scheduler.placement.clearing import Clearing, find_clearing
+from celeray.scheduler.placement.filters import could_ever_fit
+from celeray.scheduler.placement.order import order_key
+from celeray.scheduler.placement.overtaking import Overtaking
 from celeray.scheduler.placement.policy import Policy
-from celeray.scheduler.placement.scores import gang_score
+from celeray.scheduler.placement.refusing import closest, node_reasons
+from celeray.scheduler.placement.reservation import CURED_BY_WAITING, plan, reserve
+from celeray.scheduler.placement.rooms import Rooms
+from celeray.scheduler.placement.warm import find_warm
 
 CLEARABLE = frozenset({Reason.VRAM, Reason.EXCLUSIVE, Reason.HOST_MEMORY, Reason.RECLAIMING})
 """What the end of idle executors can cure."""
@@ -45,26 +47,30 @@ def place(waiting: Sequence[WaitingTask], snapshot: Snapshot, policy: Policy) ->
         policy: what the operator chose.
 
     Returns:
-        Placements to act on, idle executors to evict, and for every other task its reason. Deterministic: the
-        same input gives the same output.
+        Placements to act on, idle executors to evict, what is reserved, and for every other task its reason.
+        Deterministic: the same input gives the same output.
     """
-    return _Cycle(snapshot, policy).run(waiting)
+    return _Cycle(waiting, snapshot, policy).run(waiting)
 
 
 class _Cycle:
     """One cycle's state: the board, what was decided, and which shapes of task are known to have no place."""
 
-    def __init__(self, snapshot: Snapshot, policy: Policy) -> None:
+    def __init__(self, waiting: Sequence[WaitingTask], snapshot: Snapshot, policy: Policy) -> None:
         self._snapshot = snapshot
         self._policy = policy
         self._board = Board(snapshot)
+        self._overtaking = Overtaking(waiting, self._board, policy)
+        self._search: tuple[Rooms, Candidates] | None = None
         self._placements: list[Placement] = []
         self._evictions: list[str] = []
         self._waiting: dict[int, Reason] = {}
-        self._refused: dict[tuple[str, ResourceRequest], Reason] = {}
+        self._refused: dict[tuple[str, ResourceRequest, bool, int], Reason] = {}
+        self._reserved: Reserved | None = None
+        self._reserved_at_ms = 0
 
     def run(self, waiting: Sequence[WaitingTask]) -> Decisions:
-        for task in sorted(waiting, key=lambda t: (-t.priority, t.sequence)):
+        for task in sorted(waiting, key=lambda t: order_key(t, self._policy.order)):
             decided = self._decide(task)
             if isinstance(decided, Placement):
                 self._placements.append(decided)
@@ -73,83 +79,106 @@ class _Cycle:
                 # The new executor takes the first waiting task of its class when it is up.
                 decided = Reason.STARTING
             self._waiting[task.sequence] = decided
-        return Decisions(tuple(self._placements), tuple(self._evictions), self._waiting)
+        return Decisions(
+            tuple(self._placements),
+            tuple(self._evictions),
+            self._waiting,
+            self._reserved,
+            self._overtaking.counts(),
+        )
 
     def _decide(self, task: WaitingTask) -> Placement | Reason:
         if not self._snapshot.nodes:
             return Reason.CLUSTER_DOWN
-        shape = (task.executor_class, task.request)
-        if refused := self._refused.get(shape):
-            return refused
-        if task.request.isolation is Isolation.WARM and (ready := self._ready(task)):
-            return ready
-        decided = self._start(task)
-        if isinstance(decided, Reason):
-            self._refused[shape] = decided
+        lasting = self._is_lasting(task)
+        shape = (task.executor_class, task.request, lasting, self._overtaking.bars)
+        decided: Placement | Reason | None = self._refused.get(shape)
+        if decided is None and task.request.isolation is Isolation.WARM:
+            decided = self._ready(task, lasting=lasting)
+        if decided is None:
+            decided = self._start(task, lasting=lasting)
+            if isinstance(decided, Reason):
+                decided = self._wait(task, decided)
+                self._refused[shape] = decided
         return decided
 
-    def _ready(self, task: WaitingTask) -> Placement | Reason | None:
+    def _is_lasting(self, task: WaitingTask) -> bool:
+        """Whether the run would not be over before the reserved room is needed."""
+        if self._reserved is None:
+            return False
+        return task.expected_ms is None or task.expected_ms > self._reserved_at_ms
+
+    def _ready(self, task: WaitingTask, *, lasting: bool) -> Placement | Reason | None:
         """A warm idle executor for the task, or one that starts already."""
-        if warm := self._warm(task):
-            return warm
+        barred = self._overtaking.barred(task.priority)
+        if found := find_warm(task, self._board, lasting=lasting, barred=barred):
+            executor = self._board.idle_of_class(task.executor_class)[found.place]
+            node = self._board.take_executor(found.place, executor, task.request, lasting=lasting)
+            self._changed(task, node, [self._board.devices[uuid] for uuid in executor.device_uuids])
+            return found.placement
         starting = self._board.starting_by_class.get(task.executor_class, 0)
         if not starting:
             return None
         self._board.starting_by_class[task.executor_class] = starting - 1
         return Reason.STARTING
 
-    def _warm(self, task: WaitingTask) -> Placement | None:
-        # Most recently used first: the others grow old and are evicted first.
-        for executor in reversed(self._board.idle_of_class(task.executor_class)):
-            node = self._board.node(executor.node_id)
-            if node is None or node.cpus_milli < task.request.cpus_milli:
-                continue
-            if node_matches(task.request, node.state) or not executor_fits(task.request, executor):
-                continue
-            devices = map(self._board.devices.get, executor.device_uuids)
-            if not all(warm_device_fits(task.request, device) for device in devices):
-                continue
-            self._board.take_executor(executor, task.request)
-            return Placement(
-                task.task_id,
-                executor.node_id,
-                executor.device_uuids,
-                executor.memory_mib,
-                executor.executor_id,
-                task.sequence,
-            )
-        return None
+    def _start(self, task: WaitingTask, *, lasting: bool) -> Placement | Reason:
+        _, candidates = self._searched()
+        barred = self._overtaking.barred(task.priority)
+        best = candidates.best(task.request, lasting=lasting, barred=barred)
+        if best is None:
+            return self._refusal(task, lasting=lasting)
+        node, devices = best
+        memory = task.request.memory_mib or 0
+        if task.request.exclusive:
+            memory = min((device.room_mib for device in devices), default=0)
+        self._board.take_room(node, devices, task.request, memory, lasting=lasting)
+        self._changed(task, node, devices)
+        uuids = tuple(device.state.uuid for device in devices)
+        return Placement(task.task_id, node.state.node_id, uuids, memory, sequence=task.sequence)
 
-    def _start(self, task: WaitingTask) -> Placement | Reason:
-        gangs: list[Gang] = []
-        refusals: list[tuple[BoardNode, Reason]] = []
-        for node in self._board.nodes:
-            found = find_gang(task.request, node, self._policy)
-            if isinstance(found, Gang):
-                gangs.append(found)
-            else:
-                refusals.append((node, found))
-        if not gangs:
-            return self._clear(task.request, refusals) or self._refuse(task.request, refusals)
-        best = min(gangs, key=lambda gang: gang_score(task.request, gang.node, gang.devices))
-        memory = self._memory(task.request, best)
-        self._board.take_room(best.node, best.devices, task.request, memory)
-        uuids = tuple(device.state.uuid for device in best.devices)
-        return Placement(task.task_id, best.node.state.node_id, uuids, memory, sequence=task.sequence)
+    def _searched(self) -> tuple[Rooms, Candidates]:
+        # Made when the first executor has to start: tasks for warm ones don't need it.
+        if self._search is None:
+            rooms = Rooms(self._board, self._policy)
+            self._search = rooms, Candidates(self._board, rooms, self._policy)
+        return self._search
 
-    @staticmethod
-    def _memory(request: ResourceRequest, gang: Gang) -> int:
-        if request.exclusive:
-            return min((device.room_mib for device in gang.devices), default=0)
-        return request.memory_mib or 0
+    def _changed(self, task: WaitingTask, node: BoardNode, devices: Sequence[BoardDevice]) -> None:
+        if self._search is not None:
+            self._search[0].changed(node, devices)
+        self._overtaking.placed(task, node.row)
 
-    def _clear(self, request: ResourceRequest, refusals: list[tuple[BoardNode, Reason]]) -> Reason | None:
+    def _refusal(self, task: WaitingTask, *, lasting: bool) -> Reason:
+        """Room that is made by ending idle executors, or why there is none."""
+        request = task.request
+        rooms, _ = self._searched()
+        kept = self._kept(lasting=lasting)
+        barred = self._overtaking.barred(task.priority)
+        reasons = [
+            Reason.RESERVED if reason is None or (barred is not None and barred[row]) else reason
+            for row, reason in enumerate(node_reasons(request, rooms, lasting=lasting))
+        ]
+        if self._clear(request, reasons, kept):
+            return Reason.RECLAIMING
+        if not could_ever_fit(request, (*self._snapshot.nodes, *self._snapshot.absent), self._policy):
+            return Reason.NEVER_FITS
+        return closest(reasons)
+
+    def _kept(self, *, lasting: bool) -> int | None:
+        """Row of the node where nothing is ended for a lasting task, since its room is reserved."""
+        reserved = self._board.node(self._reserved.node_id) if lasting and self._reserved else None
+        return None if reserved is None else reserved.row
+
+    def _clear(self, request: ResourceRequest, reasons: list[Reason], kept: int | None) -> bool:
         clearings: list[Clearing] = []
-        for node, reason in refusals:
-            if reason in CLEARABLE and (found := find_clearing(request, node, self._board, self._policy)):
+        for node in self._board.clearable:
+            if node.row == kept or reasons[node.row] not in CLEARABLE:
+                continue
+            if found := find_clearing(request, node, self._board, self._policy):
                 clearings.append(found)
         if not clearings:
-            return None
+            return False
         best = min(
             clearings,
             key=lambda c: (len(c.evictions), max((e.last_used for e in c.evictions), default=0.0)),
@@ -158,9 +187,15 @@ class _Cycle:
             self._board.evict(executor)
             self._evictions.append(executor.executor_id)
         self._board.hold(best.devices)
-        return Reason.RECLAIMING
+        self._searched()[0].changed(best.node, best.devices)
+        return True
 
-    def _refuse(self, request: ResourceRequest, refusals: list[tuple[BoardNode, Reason]]) -> Reason:
-        if not could_ever_fit(request, (*self._snapshot.nodes, *self._snapshot.absent), self._policy):
-            return Reason.NEVER_FITS
-        return closest([reason for _, reason in refusals])
+    def _wait(self, task: WaitingTask, reason: Reason) -> Reason:
+        """Reserve room for the first task that waits for others to end."""
+        if self._reserved is not None or not self._policy.order.reserve or reason not in CURED_BY_WAITING:
+            return reason
+        if found := plan(task.request, self._board, self._snapshot, self._policy):
+            self._reserved = reserve(task, found, self._snapshot, self._policy)
+            self._reserved_at_ms = found.at_ms
+            self._searched()[0].reserved(found.node, found.devices)
+        return reason

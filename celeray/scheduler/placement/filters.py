@@ -1,4 +1,4 @@
-"""May it run there? Each filter gives None or the reason; they are ordered from what never changes to what soon will.
+"""May it run there? What is true of one node, one device or one executor; `refusing` puts it together for a request.
 
 Sources: VRAM per device and not per node is what users ask for (ray#26929, celery#8482); an exclusive-process device
 never gets a second process, since the driver would refuse it.
@@ -9,27 +9,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from celeray.scheduler.model import DeviceState, NodeState, Reason, ResourceRequest, WarmExecutor
-from celeray.scheduler.placement.board import BoardDevice, BoardNode
+from celeray.scheduler.placement.board import BoardDevice
 from celeray.scheduler.placement.policy import Policy
-
-PROGRESS: tuple[Reason, ...] = (
-    Reason.LABELS,
-    Reason.DEVICES,
-    Reason.GPU_TYPE,
-    Reason.UNUSABLE,
-    Reason.EXCLUSIVE,
-    Reason.VRAM,
-    Reason.HOST_MEMORY,
-    Reason.CPUS,
-    Reason.STARTING,
-    Reason.RECLAIMING,
-)
-"""The farther a node gets along this order, the nearer the task was to a place there; the farthest is reported."""
-
-
-def closest(reasons: list[Reason]) -> Reason:
-    """The reason of the node that came nearest to fitting."""
-    return max(reasons, key=PROGRESS.index)
 
 
 def node_matches(request: ResourceRequest, node: NodeState) -> Reason | None:
@@ -38,17 +19,6 @@ def node_matches(request: ResourceRequest, node: NodeState) -> Reason | None:
         return Reason.LABELS
     if node.draining:
         return Reason.UNUSABLE
-    return None
-
-
-def node_has_room(request: ResourceRequest, node: BoardNode) -> Reason | None:
-    """Host memory, CPUs, and a start: what comes back when others end."""
-    if request.host_memory_mib > node.memory_mib:
-        return Reason.HOST_MEMORY
-    if request.cpus_milli > node.cpus_milli:
-        return Reason.CPUS
-    if node.starts <= 0:
-        return Reason.STARTING
     return None
 
 
@@ -73,20 +43,20 @@ def _plain(text: str) -> str:
     return text.lower().replace(" ", "").replace("-", "").replace("_", "")
 
 
-def device_fits(request: ResourceRequest, device: BoardDevice, policy: Policy) -> Reason | None:
-    """Whether one device can take the request now."""
-    if type_rank(request, device.state) is None:
-        return Reason.GPU_TYPE
+def standing(device: BoardDevice, policy: Policy, *, whole: bool) -> Reason | None:
+    """Why a device takes no new executor now, whatever type and VRAM are asked.
+
+    Args:
+        whole: the executor wants it for itself.
+    """
     if not device.state.usable:
         return Reason.UNUSABLE
     if device.held:
         return Reason.RECLAIMING
     if device.exclusive or (device.state.exclusive_process and device.holders):
         return Reason.EXCLUSIVE
-    if request.exclusive and (device.holders or device.state.foreign_mib > policy.exclusive_foreign_mib):
+    if whole and (device.holders or device.state.foreign_mib > policy.exclusive_foreign_mib):
         return Reason.EXCLUSIVE
-    if device.room_mib < max(1, request.memory_mib or 0):
-        return Reason.VRAM
     return None
 
 

@@ -1,22 +1,13 @@
-"""Devices for one request on one node: all of them or none."""
+"""Which idle executors would have to end so that a node has room for a request."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 
-from celeray.scheduler.model import Reason, ResourceRequest, WarmExecutor
+from celeray.scheduler.model import ResourceRequest, WarmExecutor
 from celeray.scheduler.placement.board import Board, BoardDevice, BoardNode
-from celeray.scheduler.placement.filters import device_fits, node_has_room, node_matches, type_rank
+from celeray.scheduler.placement.filters import node_matches, type_rank
 from celeray.scheduler.placement.policy import Policy
-from celeray.scheduler.placement.scores import device_score
-
-
-@dataclass(frozen=True, slots=True)
-class Gang:
-    """A node and the devices chosen on it, best first."""
-
-    node: BoardNode
-    devices: tuple[BoardDevice, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,39 +17,6 @@ class Clearing:
     node: BoardNode
     devices: tuple[BoardDevice, ...]
     evictions: tuple[WarmExecutor, ...]
-
-
-def find_gang(request: ResourceRequest, node: BoardNode, policy: Policy) -> Gang | Reason:
-    """The node's best devices for the request as things are, or why there are none."""
-    if reason := node_matches(request, node.state):
-        return reason
-    fitting: list[BoardDevice] = []
-    refused: list[Reason] = []
-    for device in node.devices if request.gpus else ():
-        if reason := device_fits(request, device, policy):
-            refused.append(reason)
-        else:
-            fitting.append(device)
-    if len(fitting) < request.gpus:
-        return _shortage(request, node, refused)
-    if reason := node_has_room(request, node):
-        return reason
-    best = sorted(fitting, key=lambda device: device_score(request, device))
-    return Gang(node, tuple(best[: request.gpus]))
-
-
-def _shortage(request: ResourceRequest, node: BoardNode, refused: list[Reason]) -> Reason:
-    if len(node.devices) < request.gpus:
-        return Reason.DEVICES
-    # The first device that would have made up the number: sorted so that the nearest ones come first.
-    nearest = sorted(refused, key=_distance)
-    missing = request.gpus - (len(node.devices) - len(refused))
-    return nearest[missing - 1]
-
-
-def _distance(reason: Reason) -> int:
-    order = (Reason.RECLAIMING, Reason.VRAM, Reason.EXCLUSIVE, Reason.UNUSABLE, Reason.GPU_TYPE)
-    return order.index(reason)
 
 
 def find_clearing(request: ResourceRequest, node: BoardNode, board: Board, policy: Policy) -> Clearing | None:
@@ -78,7 +36,9 @@ def find_clearing(request: ResourceRequest, node: BoardNode, board: Board, polic
         evictions = _clear_device(request, device, idle, policy)
         if evictions is not None:
             newest = max((e.last_used for e in evictions), default=0.0)
-            options.append(((len(evictions), newest, *device_score(request, device)), device, evictions))
+            rank = type_rank(request, device.state) or 0
+            score = (len(evictions), newest, rank, device.room_mib, device.column)
+            options.append((score, device, evictions))
     if len(options) < request.gpus:
         return None
     chosen = sorted(options, key=lambda option: option[0])[: request.gpus]

@@ -1,0 +1,64 @@
+"""A warm idle executor for a task: its model is loaded, and it begins at once."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from celeray.scheduler.model import Placement, WaitingTask, WarmExecutor
+from celeray.scheduler.placement.board import Board
+from celeray.scheduler.placement.filters import executor_fits, node_matches, warm_device_fits
+from celeray.scheduler.placement.rooms import Bools
+
+
+@dataclass(frozen=True, slots=True)
+class Warm:
+    """An idle executor that can take the task."""
+
+    place: int
+    """In `Board.idle_of_class`."""
+    placement: Placement
+
+
+def find_warm(task: WaitingTask, board: Board, *, lasting: bool, barred: Bools | None) -> Warm | None:
+    """The executor that was used last: the others grow old and are evicted first.
+
+    Args:
+        lasting: the run does not end before what is reserved begins.
+        barred: by node, where the task may not go.
+    """
+    idle = board.idle_of_class(task.executor_class)
+    for place in range(len(idle) - 1, -1, -1):
+        executor = idle[place]
+        if _fits(task, executor, board, lasting=lasting, barred=barred):
+            return Warm(
+                place,
+                Placement(
+                    task.task_id,
+                    executor.node_id,
+                    executor.device_uuids,
+                    executor.memory_mib,
+                    executor.executor_id,
+                    task.sequence,
+                ),
+            )
+    return None
+
+
+def _fits(
+    task: WaitingTask, executor: WarmExecutor, board: Board, *, lasting: bool, barred: Bools | None
+) -> bool:
+    request, node = task.request, board.node(executor.node_id)
+    if node is None or node.cpus_for(lasting=lasting) < request.cpus_milli:
+        return False
+    if barred is not None and barred[node.row]:
+        return False
+    if node_matches(request, node.state) or not executor_fits(request, executor):
+        return False
+    devices = [board.devices.get(uuid) for uuid in executor.device_uuids]
+    if not all(warm_device_fits(request, device) for device in devices):
+        return False
+    # The reservation counts on what an idle executor holds.
+    return not lasting or all(
+        device is None or device.spare_mib is None or device.spare_mib >= executor.memory_mib
+        for device in devices
+    )
