@@ -205,6 +205,10 @@ class WarmExecutor:
     """Will be idle soon, so it counts for a waiting task of its class."""
     cpus_milli: int = 0
     """Booked by what it runs."""
+    start_ms: int = 0
+    """What its start took, and loading in its first run: the price of ending it. 0: not known."""
+    stays_ms: int = 0
+    """So long from now it is not ended for others while tasks of its class wait."""
     ends_in_ms: int | None = None
     """Of a busy one: when its task is expected to end, from now. None: not known."""
 
@@ -251,6 +255,8 @@ class Reason(StrEnum):
     DEVICES = "devices"
     CPUS = "cpus"
     HOST_MEMORY = "host_memory"
+    WARM = "warm"
+    """Idle executors hold the room that started a short while ago, and tasks of their class wait."""
     RESERVED = "reserved"
     """There is room, and it is kept for a task that comes first."""
     RECLAIMING = "reclaiming"

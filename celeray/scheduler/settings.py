@@ -187,6 +187,8 @@ class Settings(BaseSettings):
     executor_start_timeout_s: float = Field(default=180.0, gt=0)
     executor_idle_timeout_s: float = Field(default=900.0, ge=0)
     """An executor idle for longer ends and gives its VRAM back. 0: only when its room is needed."""
+    executor_min_stay: float = Field(default=3.0, ge=0, le=1_000)
+    """Times its start: so long an executor stays warm while tasks of its class wait, though others want its room."""
     forward_env: tuple[str, ...] = (
         "CELERY_BROKER_URL",
         "CELERY_BROKER_READ_URL",

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 
 from celeray.scheduler.bridge.batching import RunTimes
+from celeray.scheduler.bridge.executors import Executor
 from celeray.scheduler.bridge.fleet import Fleet, LostRuns
 from celeray.scheduler.bridge.launching import Launcher
 from celeray.scheduler.bridge.learner import Learner
@@ -87,6 +88,7 @@ class ClusterEvents:
         if run is None or run.executor_id != event.executor_id:
             return
         if event.seconds is not None:
+            self._note_loading(run, executor, event.seconds)
             self._times.learn(run.task.executor_class, run.name, event.seconds)
         run.facts.peak = peak
         state = self._runs.came_back(run, event.payload, event.seconds)
@@ -94,6 +96,12 @@ class ClusterEvents:
             self._out_of_memory.failed(run, executor)
         elif peak is not None and executor is not None and state is TaskState.SUCCEEDED:
             self._learner.note(run, executor, peak)
+
+    def _note_loading(self, run: Run, executor: Executor | None, seconds: float) -> None:
+        """What the first run of an executor took beyond what such a run usually does counts as a part of its start."""
+        expected_ms = self._times.expected.expected_ms(run.name)
+        if executor is not None and executor.runs == 1 and expected_ms is not None:
+            executor.start_s += max(0.0, seconds - expected_ms / 1000)
 
     def _on_run_returned(self, event: RunReturned | RunOutOfMemory) -> None:
         """It came to no end, and waits again: as it was, or for more memory."""

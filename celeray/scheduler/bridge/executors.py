@@ -69,6 +69,10 @@ class Executor:
     """Booked for what it has now."""
     ends_at: float | None = None
     """Monotonic time when what it has now is expected to be over. None: not known."""
+    up_at: float | None = None
+    """Monotonic time when it was first idle. None: it starts, or is fresh."""
+    start_s: float = 0.0
+    """What its start took, and the loading in its first run."""
     seen_mib: int | None = None
     """Most VRAM on one device that readings showed of its processes since it is busy; see bridge/peaks.py."""
     view: WarmExecutor = field(init=False)
@@ -136,9 +140,15 @@ class ExecutorTable:
         """Those that run or will run tasks."""
         return [executor for executor in self._executors.values() if executor.state in ALIVE]
 
-    def views(self, now: float) -> tuple[WarmExecutor, ...]:
-        """The live executors as placement sees them; `now` is monotonic seconds."""
-        return tuple(_seen(executor, now) for executor in self._executors.values() if executor.state in ALIVE)
+    def views(self, now: float, min_stay: float = 0.0) -> tuple[WarmExecutor, ...]:
+        """The live executors as placement sees them.
+
+        Args:
+            now: monotonic seconds.
+            min_stay: times its start that an executor is to stay.
+        """
+        alive = (executor for executor in self._executors.values() if executor.state in ALIVE)
+        return tuple(_seen(executor, now, min_stay) for executor in alive)
 
     def starting_nodes(self) -> list[str]:
         """The node of each executor that starts, for the bound on concurrent starts."""
@@ -149,11 +159,22 @@ OVERDUE_PART = 4
 """A run that should be over is taken to last for one more such part of the time that it has taken."""
 
 
-def _seen(executor: Executor, now: float) -> WarmExecutor:
-    if executor.state is not ExecutorState.BUSY:
-        return executor.view
-    ends_in_ms = None
-    if executor.ends_at is not None:
-        left = executor.ends_at - now
-        ends_in_ms = round(1000 * (left if left > 0 else (now - executor.changed_at) / OVERDUE_PART))
-    return replace(executor.view, cpus_milli=executor.cpus_milli, ends_in_ms=ends_in_ms)
+def _seen(executor: Executor, now: float, min_stay: float) -> WarmExecutor:
+    match executor.state:
+        case ExecutorState.IDLE if executor.up_at is not None:
+            stays_s = max(0.0, executor.up_at + min_stay * executor.start_s - now)
+            start_ms = round(1000 * executor.start_s)
+            return replace(executor.view, start_ms=start_ms, stays_ms=round(1000 * stays_s))
+        case ExecutorState.BUSY:
+            return replace(
+                executor.view, cpus_milli=executor.cpus_milli, ends_in_ms=_ends_in_ms(executor, now)
+            )
+        case _:
+            return executor.view
+
+
+def _ends_in_ms(executor: Executor, now: float) -> int | None:
+    if executor.ends_at is None:
+        return None
+    left = executor.ends_at - now
+    return round(1000 * (left if left > 0 else (now - executor.changed_at) / OVERDUE_PART))

@@ -105,7 +105,9 @@ class Fleet:
     def snapshot(self, now: float) -> Snapshot:
         """What placement sees."""
         nodes = self.ledger.nodes(now, self.executors.starting_nodes())
-        return Snapshot(nodes, self.executors.views(now), self.ledger.absent(now))
+        return Snapshot(
+            nodes, self.executors.views(now, self._settings.executor_min_stay), self.ledger.absent(now)
+        )
 
     # Start and stop
 
@@ -203,7 +205,9 @@ class Fleet:
             return
         self._set_pid(executor, event.pid)
         self.ledger.unbook_cpus(executor.executor_id)
-        executor.move(ExecutorState.IDLE, self._clock.monotonic())
+        now = self._clock.monotonic()
+        executor.up_at, executor.start_s = now, now - executor.changed_at
+        executor.move(ExecutorState.IDLE, now)
         self.starts.succeeded(executor.executor_class)
 
     def fresh_started(self, executor: Executor, pid: int) -> None:

@@ -8,7 +8,14 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
-from celeray.scheduler.model import DeviceState, NodeState, ResourceRequest, Snapshot, WarmExecutor
+from celeray.scheduler.model import (
+    DeviceState,
+    NodeState,
+    ResourceRequest,
+    Snapshot,
+    WaitingTask,
+    WarmExecutor,
+)
 
 
 @dataclass(slots=True)
@@ -62,7 +69,12 @@ class BoardNode:
 class Board:
     """Mutable picture of one cycle, built from a snapshot."""
 
-    def __init__(self, snapshot: Snapshot) -> None:
+    def __init__(self, snapshot: Snapshot, waiting: Iterable[WaitingTask] = ()) -> None:
+        self._most_urgent: dict[str, int] = {}
+        """Highest priority of the waiting tasks, by executor class."""
+        for task in waiting:
+            known = self._most_urgent.get(task.executor_class, 0)
+            self._most_urgent[task.executor_class] = max(known, task.priority)
         self.nodes: list[BoardNode] = []
         self.devices: dict[str, BoardDevice] = {}
         for row, node in enumerate(snapshot.nodes):
@@ -116,6 +128,14 @@ class Board:
         """All idle executors of a node, least recently used first."""
         found = [e for idle in self._idle_by_class.values() for e in idle if e.node_id == node_id]
         return sorted(found, key=lambda e: (e.last_used, e.executor_id))
+
+    def stays(self, executor: WarmExecutor, priority: int) -> bool:
+        """Whether an idle executor is not to end for a task of this priority.
+
+        Two classes that both have tasks waiting, and room for one of them, would otherwise do nothing but load. With a
+        stay of three times the start at most a quarter of a device's time goes into starts.
+        """
+        return executor.stays_ms > 0 and self._most_urgent.get(executor.executor_class, 0) >= priority
 
     def take_executor(
         self, place: int, executor: WarmExecutor, request: ResourceRequest, *, lasting: bool

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from celeray.scheduler.model import ResourceRequest, WarmExecutor
-from celeray.scheduler.placement.board import Board, BoardDevice, BoardNode
+from celeray.scheduler.placement.board import BoardDevice, BoardNode
 from celeray.scheduler.placement.filters import node_matches, type_rank
 from celeray.scheduler.placement.policy import Policy
 
@@ -18,15 +19,29 @@ class Clearing:
     devices: tuple[BoardDevice, ...]
     evictions: tuple[WarmExecutor, ...]
 
+    @property
+    def price(self) -> tuple[int, int, float]:
+        """What is lost: milliseconds to start and load the like again, then how many, then how recent they are."""
+        return _price(self.evictions)
 
-def find_clearing(request: ResourceRequest, node: BoardNode, board: Board, policy: Policy) -> Clearing | None:
+
+def _price(evictions: Sequence[WarmExecutor]) -> tuple[int, int, float]:
+    newest = max((executor.last_used for executor in evictions), default=0.0)
+    return sum(executor.start_ms for executor in evictions), len(evictions), newest
+
+
+def find_clearing(
+    request: ResourceRequest, node: BoardNode, idle: list[WarmExecutor], policy: Policy
+) -> Clearing | None:
     """Devices on the node that would fit if idle executors ended, with the least loss of warm ones.
 
     None where even that does not help, or where CPUs or host memory are what is missing.
+
+    Args:
+        idle: executors of the node that may end, least recently used first.
     """
     if node_matches(request, node.state) or request.cpus_milli > node.cpus_milli:
         return None
-    idle = board.idle_on(node.state.node_id)
     if not request.gpus:
         return _clear_host_memory(request, node, idle)
     if request.host_memory_mib > node.memory_mib + sum(e.host_memory_mib for e in idle):
@@ -35,9 +50,8 @@ def find_clearing(request: ResourceRequest, node: BoardNode, board: Board, polic
     for device in node.devices:
         evictions = _clear_device(request, device, idle, policy)
         if evictions is not None:
-            newest = max((e.last_used for e in evictions), default=0.0)
             rank = type_rank(request, device.state) or 0
-            score = (len(evictions), newest, rank, device.room_mib, device.column)
+            score = (*_price(evictions), rank, device.room_mib, device.column)
             options.append((score, device, evictions))
     if len(options) < request.gpus:
         return None

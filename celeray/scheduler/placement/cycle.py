@@ -59,7 +59,7 @@ class _Cycle:
     def __init__(self, waiting: Sequence[WaitingTask], snapshot: Snapshot, policy: Policy) -> None:
         self._snapshot = snapshot
         self._policy = policy
-        self._board = Board(snapshot)
+        self._board = Board(snapshot, waiting)
         self._overtaking = Overtaking(waiting, self._board, policy)
         self._search: tuple[Rooms, Candidates] | None = None
         self._placements: list[Placement] = []
@@ -159,8 +159,14 @@ class _Cycle:
             Reason.RESERVED if reason is None or (barred is not None and barred[row]) else reason
             for row, reason in enumerate(node_reasons(request, rooms, lasting=lasting))
         ]
-        if self._clear(request, reasons, kept):
+        clearable = [
+            node for node in self._board.clearable if node.row != kept and reasons[node.row] in CLEARABLE
+        ]
+        if clearing := self._clearing(task, clearable, staying=False):
+            self._clear(clearing)
             return Reason.RECLAIMING
+        if self._clearing(task, clearable, staying=True):
+            return Reason.WARM
         if not could_ever_fit(request, (*self._snapshot.nodes, *self._snapshot.absent), self._policy):
             return Reason.NEVER_FITS
         return closest(reasons)
@@ -170,25 +176,27 @@ class _Cycle:
         reserved = self._board.node(self._reserved.node_id) if lasting and self._reserved else None
         return None if reserved is None else reserved.row
 
-    def _clear(self, request: ResourceRequest, reasons: list[Reason], kept: int | None) -> bool:
-        clearings: list[Clearing] = []
-        for node in self._board.clearable:
-            if node.row == kept or reasons[node.row] not in CLEARABLE:
-                continue
-            if found := find_clearing(request, node, self._board, self._policy):
-                clearings.append(found)
-        if not clearings:
-            return False
-        best = min(
-            clearings,
-            key=lambda c: (len(c.evictions), max((e.last_used for e in c.evictions), default=0.0)),
-        )
-        for executor in best.evictions:
+    def _clearing(self, task: WaitingTask, nodes: Sequence[BoardNode], *, staying: bool) -> Clearing | None:
+        """The cheapest room that idle executors would make.
+
+        Args:
+            staying: those that are not to end for this task count too.
+        """
+        found = []
+        for node in nodes:
+            idle = self._board.idle_on(node.state.node_id)
+            if not staying:
+                idle = [executor for executor in idle if not self._board.stays(executor, task.priority)]
+            if clearing := find_clearing(task.request, node, idle, self._policy):
+                found.append(clearing)
+        return min(found, key=lambda clearing: clearing.price, default=None)
+
+    def _clear(self, clearing: Clearing) -> None:
+        for executor in clearing.evictions:
             self._board.evict(executor)
             self._evictions.append(executor.executor_id)
-        self._board.hold(best.devices)
-        self._searched()[0].changed(best.node, best.devices)
-        return True
+        self._board.hold(clearing.devices)
+        self._searched()[0].changed(clearing.node, clearing.devices)
 
     def _wait(self, task: WaitingTask, reason: Reason) -> Reason:
         """Reserve room for the first task that waits for others to end."""

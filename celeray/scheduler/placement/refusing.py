@@ -23,6 +23,7 @@ PROGRESS: tuple[Reason | None, ...] = (
     Reason.CPUS,
     Reason.RESERVED,
     Reason.STARTING,
+    Reason.WARM,
     Reason.RECLAIMING,
     None,
 )
