@@ -33,7 +33,7 @@ def test_the_subset_passes_on_the_bridge_and_runs_in_actors(tmp_path: Path) -> N
     assert report["faults"] == []
     assert done.returncode == 0
     bridge = report["workers"]["bridge"]
-    assert bridge["counts"]["passed"] >= 30
+    assert bridge["counts"]["passed"] >= 20
     assert bridge["tasks_in_worker_process"] == 0
     assert bridge["tasks_outside_actors"] == 0
     assert bridge["tasks_by_actor"]

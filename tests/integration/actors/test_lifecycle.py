@@ -130,6 +130,7 @@ def test_a_local_ray_with_simulated_devices_lives_and_dies_with_its_bridge(tmp_p
     assert not left
 
 
+@pytest.mark.slow
 def test_an_agent_that_fails_is_made_again_and_that_is_said_once(
     ray_cluster: RayTestCluster, tmp_path: Path
 ) -> None:

@@ -12,7 +12,7 @@ from .live import LiveBridge
 pytestmark = [pytest.mark.integration, pytest.mark.unmeasured]
 
 
-@pytest.mark.parametrize("dead", [(2,), (0, 4)])
+@pytest.mark.parametrize("dead", [(2,), pytest.param((0, 4), marks=pytest.mark.slow)])
 def test_a_dead_member_completes_its_chord(
     app: Celery, shared_bridge: LiveBridge, dead: tuple[int, ...]
 ) -> None:

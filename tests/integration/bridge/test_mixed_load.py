@@ -117,7 +117,7 @@ def notes(url: str) -> list[dict[str, Any]]:
         return [json.loads(line) for line in client.lrange("load:notes", 0, -1)]  # type: ignore[union-attr]
 
 
-@pytest.mark.parametrize("number", [100, pytest.param(300, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("number", [40, pytest.param(300, marks=pytest.mark.slow)])
 def test_mixed_tasks_never_exceed_a_device(
     cluster_bridge: tuple[LiveBridge, list[FakeNvml], dict[str, int]], number: int
 ) -> None:
