@@ -214,6 +214,18 @@ class WarmExecutor:
 
 
 @dataclass(frozen=True, slots=True)
+class Reserved:
+    """Room that is kept for the first task that has no place, so that what goes before it never delays it."""
+
+    sequence: int
+    """Of the task."""
+    node_id: str
+    device_uuids: tuple[str, ...]
+    starts_in_ms: int | None
+    """When the room is expected to be free, from now. None: not known, since what runs there isn't."""
+
+
+@dataclass(frozen=True, slots=True)
 class Snapshot:
     """An immutable picture of the cluster at one instant. Dumps to JSON and replays."""
 
@@ -221,6 +233,8 @@ class Snapshot:
     executors: tuple[WarmExecutor, ...] = ()
     absent: tuple[NodeState, ...] = ()
     """Nodes that went away a short while ago. Nothing is placed there, but what fits there is not said to fit never."""
+    reserved: Reserved | None = None
+    """What the cycle before kept for a task; it is kept on while that serves the task as well as another place."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -278,18 +292,6 @@ class Placement:
     """The idle executor to use. None: start one."""
     sequence: int = 0
     """Of the task, which tells two deliveries of one task id apart."""
-
-
-@dataclass(frozen=True, slots=True)
-class Reserved:
-    """Room that is kept for the first task that has no place, so that what goes before it never delays it."""
-
-    sequence: int
-    """Of the task."""
-    node_id: str
-    device_uuids: tuple[str, ...]
-    starts_in_ms: int | None
-    """When the room is expected to be free, from now. None: not known, since what runs there isn't."""
 
 
 @dataclass(frozen=True, slots=True)

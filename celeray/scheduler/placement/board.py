@@ -86,6 +86,8 @@ class Board:
             self.nodes.append(
                 BoardNode(node, row, devices, node.cpus_free_milli, node.memory_free_mib, node.starts_free)
             )
+        self.taken: dict[str, int | None] = {}
+        """Executors that got a task in this cycle, and how long it is expected to run."""
         self._builds: tuple[list[int], list[NodeState]] | None = None
         self._node_by_id = {node.state.node_id: node for node in self.nodes}
         self._idle_by_class: dict[str, list[WarmExecutor]] = {}
@@ -120,6 +122,10 @@ class Board:
             self._builds = alike, found
         return self._builds
 
+    def is_idle(self, executor: WarmExecutor) -> bool:
+        """Whether it is idle still."""
+        return executor.idle and executor.executor_id not in self.taken
+
     def idle_of_class(self, executor_class: str) -> Sequence[WarmExecutor]:
         """Idle executors of a class, least recently used first."""
         return self._idle_by_class.get(executor_class, ())
@@ -138,7 +144,7 @@ class Board:
         return executor.stays_ms > 0 and self._most_urgent.get(executor.executor_class, 0) >= priority
 
     def take_executor(
-        self, place: int, executor: WarmExecutor, request: ResourceRequest, *, lasting: bool
+        self, place: int, executor: WarmExecutor, task: WaitingTask, *, lasting: bool
     ) -> BoardNode:
         """An idle executor gets a task: it is idle no more, and its node has fewer CPUs.
 
@@ -147,7 +153,8 @@ class Board:
             lasting: the run does not end before what is reserved begins.
         """
         del self._idle_by_class[executor.executor_class][place]
-        node = self._node_by_id[executor.node_id]
+        self.taken[executor.executor_id] = task.expected_ms
+        request, node = task.request, self._node_by_id[executor.node_id]
         node.cpus_milli -= request.cpus_milli
         if lasting:
             self._spend(

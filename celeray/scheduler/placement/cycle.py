@@ -113,7 +113,7 @@ class _Cycle:
         barred = self._overtaking.barred(task.priority)
         if found := find_warm(task, self._board, lasting=lasting, barred=barred):
             executor = self._board.idle_of_class(task.executor_class)[found.place]
-            node = self._board.take_executor(found.place, executor, task.request, lasting=lasting)
+            node = self._board.take_executor(found.place, executor, task, lasting=lasting)
             self._changed(task, node, [self._board.devices[uuid] for uuid in executor.device_uuids])
             return found.placement
         starting = self._board.starting_by_class.get(task.executor_class, 0)
@@ -202,8 +202,8 @@ class _Cycle:
         """Reserve room for the first task that waits for others to end."""
         if self._reserved is not None or not self._policy.order.reserve or reason not in CURED_BY_WAITING:
             return reason
-        if found := plan(task.request, self._board, self._snapshot, self._policy):
-            self._reserved = reserve(task, found, self._snapshot, self._policy)
+        if found := plan(task.request, self._board, self._snapshot, self._policy, task.sequence):
+            self._reserved = reserve(task, found, self._board, self._snapshot, self._policy)
             self._reserved_at_ms = found.at_ms
             self._searched()[0].reserved(found.node, found.devices)
         return reason

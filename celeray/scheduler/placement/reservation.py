@@ -19,6 +19,10 @@ CURED_BY_WAITING = frozenset(
     {Reason.EXCLUSIVE, Reason.VRAM, Reason.HOST_MEMORY, Reason.CPUS, Reason.STARTING, Reason.RESERVED}
 )
 """What a task waits for that comes back when others end."""
+KEPT_FACTOR = 2
+"""Room that was kept so far is given up when it comes later than so many times the best one's time,"""
+KEPT_MS = 1_000
+"""and so many milliseconds."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,23 +44,48 @@ class Plan:
     """Whether all that it waits for is expected to end at a known time."""
 
 
-def plan(request: ResourceRequest, board: Board, snapshot: Snapshot, policy: Policy) -> Plan | None:
-    """The earliest place for a request, ties to the first node; None: no end of what runs now makes room."""
-    ends = _ends_by_node(snapshot, policy)
+def plan(
+    request: ResourceRequest, board: Board, snapshot: Snapshot, policy: Policy, sequence: int | None = None
+) -> Plan | None:
+    """The earliest place for a request, ties to the first node; None: no end of what runs now makes room.
+
+    Where the cycle before kept room for the task, that stays unless another place comes much sooner: what is kept
+    drains, and to begin anew whenever a run takes a little longer than expected would let a stream of others go first
+    for ever.
+
+    Args:
+        sequence: of the task that asks. None: nobody does, so nothing is kept for it.
+    """
+    ends = _ends_by_node(board, snapshot, policy)
     best: Plan | None = None
     for node in board.nodes:
         if node_matches(request, node.state) or not could_fit_idle(request, node.state, policy):
             continue
-        found = _plan_on(request, node, ends.get(node.state.node_id, ()), policy)
+        found = _plan_on(request, node, node.devices, ends.get(node.state.node_id, ()), policy)
         if found is not None and (best is None or found.at_ms < best.at_ms):
             best = found
-    return best
+    kept, before = None, snapshot.reserved
+    if before is not None and before.sequence == sequence:
+        kept = _kept(request, before, board, ends.get(before.node_id, ()), policy)
+    if best is None or kept is None or kept.at_ms > KEPT_FACTOR * best.at_ms + KEPT_MS:
+        return best
+    return kept
 
 
-def reserve(task: WaitingTask, found: Plan, snapshot: Snapshot, policy: Policy) -> Reserved:
+def _kept(
+    request: ResourceRequest, before: Reserved, board: Board, ends: Sequence[_End], policy: Policy
+) -> Plan | None:
+    node = board.node(before.node_id)
+    if node is None or node_matches(request, node.state):
+        return None
+    devices = [device for device in node.devices if device.state.uuid in before.device_uuids]
+    return _plan_on(request, node, devices, ends, policy)
+
+
+def reserve(task: WaitingTask, found: Plan, board: Board, snapshot: Snapshot, policy: Policy) -> Reserved:
     """Mark on the board what is left to runs that last longer than until the task begins."""
     request, node = task.request, found.node
-    ends = _ends_by_node(snapshot, policy).get(node.state.node_id, ())
+    ends = _ends_by_node(board, snapshot, policy).get(node.state.node_id, ())
     back = [end.executor for end in ends if end.at_ms <= found.at_ms]
     for device in found.devices:
         if request.exclusive:
@@ -71,22 +100,30 @@ def reserve(task: WaitingTask, found: Plan, snapshot: Snapshot, policy: Policy) 
     return Reserved(task.sequence, node.state.node_id, uuids, found.at_ms if found.known else None)
 
 
-def _ends_by_node(snapshot: Snapshot, policy: Policy) -> dict[str, list[_End]]:
+def _ends_by_node(board: Board, snapshot: Snapshot, policy: Policy) -> dict[str, list[_End]]:
     """When each executor gives its room back, first ones first. An idle one does so whenever it is told to."""
     ends: dict[str, list[_End]] = {}
     for executor in snapshot.executors:
-        at = 0 if executor.idle else _end_of(executor, policy)
+        at = 0 if board.is_idle(executor) else _end_of(executor, board, policy)
         ends.setdefault(executor.node_id, []).append(_End(at, executor))
     for of_node in ends.values():
         of_node.sort(key=lambda end: (end.at_ms, end.executor.executor_id))
     return ends
 
 
-def _end_of(executor: WarmExecutor, policy: Policy) -> int:
-    return policy.order.unknown_run_ms if executor.ends_in_ms is None else executor.ends_in_ms
+def _end_of(executor: WarmExecutor, board: Board, policy: Policy) -> int:
+    """Of one that got its task in this very cycle, when that is expected to be over."""
+    ends_in_ms = board.taken.get(executor.executor_id, executor.ends_in_ms)
+    return policy.order.unknown_run_ms if ends_in_ms is None else ends_in_ms
 
 
-def _plan_on(request: ResourceRequest, node: BoardNode, ends: Sequence[_End], policy: Policy) -> Plan | None:
+def _plan_on(
+    request: ResourceRequest,
+    node: BoardNode,
+    among: Sequence[BoardDevice],
+    ends: Sequence[_End],
+    policy: Policy,
+) -> Plan | None:
     at = _enough_at(
         request.cpus_milli, node.cpus_milli, [(end.at_ms, end.executor.cpus_milli) for end in ends]
     )
@@ -96,7 +133,7 @@ def _plan_on(request: ResourceRequest, node: BoardNode, ends: Sequence[_End], po
     if at is None or memory_at is None:
         return None
     options = []
-    for device in node.devices if request.gpus else ():
+    for device in among if request.gpus else ():
         free_at = _device_free_at(request, device, ends, policy)
         if free_at is not None:
             options.append((free_at, type_rank(request, device.state) or 0, device.room_mib, device.column))
@@ -105,7 +142,7 @@ def _plan_on(request: ResourceRequest, node: BoardNode, ends: Sequence[_End], po
     chosen = sorted(options)[: request.gpus]
     at = max([at, memory_at, *(option[0] for option in chosen)])
     devices = tuple(node.devices[option[-1]] for option in chosen)
-    known = all(end.executor.ends_in_ms is not None or end.executor.idle for end in ends if end.at_ms <= at)
+    known = all(end.at_ms < policy.order.unknown_run_ms for end in ends if end.at_ms <= at)
     return Plan(node, devices, at, known)
 
 

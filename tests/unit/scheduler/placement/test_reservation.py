@@ -173,3 +173,40 @@ def test_a_stream_of_small_tasks_never_starves_a_gang() -> None:
             continue
         break
     assert clock <= 6_000, "it begins once the first ones have ended"
+
+
+def full(ends: dict[str, int]) -> Snapshot:
+    """Two nodes of two devices each, all busy until the given times."""
+    devices = {name: [device(f"{name}{n}", 24, 0, holders=1) for n in (0, 1)] for name in ("a", "b")}
+    executors = tuple(
+        busy(number, uuid, node_id=uuid[0], ends_in_ms=at) for number, (uuid, at) in enumerate(ends.items())
+    )
+    return snapshot(*(node(name, *found) for name, found in devices.items()), executors=executors)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(("late_ms", "kept"), [(900, True), (1_300, False)])
+def test_what_was_kept_so_far_stays_unless_another_place_comes_much_sooner(late_ms: int, kept: bool) -> None:
+    pair = task(1, gpu(24, gpus=2))
+    before = place([pair], full({"a0": 300, "a1": 400, "b0": 500, "b1": 600}), POLICY).reserved
+    assert before is not None
+    assert before.node_id == "a"
+    overdue = full({"a0": 10, "a1": late_ms, "b0": 90, "b1": 100})
+    for known, stays in ((before, kept), (None, False), (replace(before, sequence=9), False)):
+        found = place([pair], replace(overdue, reserved=known), POLICY).reserved
+        assert found is not None
+        assert found.node_id == ("a" if stays else "b")
+
+
+def test_an_executor_that_got_a_task_in_this_cycle_ends_with_that() -> None:
+    cluster = snapshot(
+        node("a", device("a0", 24, 0, holders=1), device("a1", 24, 0, holders=1)),
+        executors=(
+            busy(1, "a0", ends_in_ms=200),  # type: ignore[arg-type]
+            warm(2, "k", "a", "a1", gib=24),
+        ),
+    )
+    own = replace(task(1, gpu(24), executor_class="k"), expected_ms=5_000)
+    decisions = place([own, task(2, gpu(24, gpus=2))], cluster, POLICY)
+    assert started(decisions) == ["t1"]
+    assert decisions.reserved is not None
+    assert decisions.reserved.starts_in_ms == 5_000
