@@ -11,19 +11,23 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from benchmarks import batch, cpu_queue, routing, urgent
+from benchmarks import batch, cpu_queue, placement, routing, urgent
 from benchmarks.comparison import Plan, compare
 from benchmarks.machine import describe_machine
 from benchmarks.sides import TRANSPORTS, sides
 from celeray.scheduler.embedded_redis import EmbeddedRedis
 
-MEASURES = ("throughput", "latency", "routing", "cpu_queue", "urgent", "batch")
+DEFAULT_MEASURES = ("throughput", "latency", "routing", "cpu_queue", "urgent", "batch")
+MEASURES = (*DEFAULT_MEASURES, "placement")
+"""Placement by wish only: it says nothing of this machine, and something with a real trace only."""
 REPETITIONS = 3
 
 
 def parse_arguments(arguments: Sequence[str] | None = None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="scripts/bench", description=__doc__)
-    parser.add_argument("--only", action="append", choices=MEASURES, help="may be repeated (default: all)")
+    parser.add_argument(
+        "--only", action="append", choices=MEASURES, help="may be repeated (default: all but placement)"
+    )
     parser.add_argument(
         "--side", action="append", choices=tuple(sides()), help="may be repeated (default: all)"
     )
@@ -35,7 +39,10 @@ def parse_arguments(arguments: Sequence[str] | None = None) -> argparse.Namespac
         "--quick", action="store_true", help="one short repetition: shows that it works, no figure"
     )
     parser.add_argument("--log-dir", type=Path, help="keep the workers' logs here")
+    placement.add_arguments(parser)
     options = parser.parse_args(arguments)
+    if options.placement:
+        options.only = ["placement"]
     if options.repetitions < 1:
         parser.error(f"argument --repetitions: {options.repetitions}: at least 1")
     return options
@@ -43,6 +50,9 @@ def parse_arguments(arguments: Sequence[str] | None = None) -> argparse.Namespac
 
 def main(arguments: Sequence[str] | None = None) -> int:
     options = parse_arguments(arguments)
+    if options.only == ["placement"]:
+        print(json.dumps(placement.measure(placement.experiment_of(options)), indent=2))
+        return 0
     with tempfile.TemporaryDirectory(prefix="celeray-bench-") as folder:
         logs = options.log_dir or Path(folder)
         logs.mkdir(parents=True, exist_ok=True)
@@ -57,7 +67,7 @@ def run(options: argparse.Namespace, server: EmbeddedRedis, logs: Path) -> dict[
     # Celery's own variables: this process, the workers and their children all read them.
     os.environ["CELERY_BROKER_URL"] = server.url
     os.environ["CELERY_RESULT_BACKEND"] = f"redis://127.0.0.1:{server.port}/1"
-    wanted = set(options.only or MEASURES)
+    wanted = set(options.only or DEFAULT_MEASURES)
     report: dict[str, Any] = {"machine": describe_machine(server.url)}
     if wanted & {"throughput", "latency"}:
         chosen = options.side or list(sides())
@@ -81,6 +91,8 @@ def run(options: argparse.Namespace, server: EmbeddedRedis, logs: Path) -> dict[
     if "batch" in wanted:
         short = {"messages": batch.QUICK_MESSAGES, "repetitions": 1} if options.quick else {}
         report["batch"] = batch.measure(server.url, os.environ["CELERY_RESULT_BACKEND"], **short)
+    if "placement" in wanted:
+        report |= placement.measure(placement.experiment_of(options))
     return report
 
 

@@ -23,6 +23,7 @@ from celeray.actors.nodes import Nodes
 from celeray.actors.processes import ProcessId
 from celeray.actors.ray_errors import describe
 from celeray.scheduler.cluster import EndCause, ExecutorEnded
+from celeray.scheduler.endings.classifying import OUT_OF_MEMORY, node_gone
 
 POLL_S = 0.02
 KILL_AFTER_S = 2.0
@@ -83,14 +84,7 @@ class Endings:
         except Exception as error:
             logger.exception("the end of executor %s could not be watched", end.executor_id)
             remark = f"Ray could not be asked about it: {describe(error)}"
-        if remark == NODE_LOST:
-            end = replace(end, cause=EndCause.NODE_LOST)
-        elif remark is None and self._was_ended(node_id, process):
-            end = replace(
-                end, cause=EndCause.LEASE_LOST, detail="its bridge did not renew its leases in time"
-            )
-        elif remark is not None:
-            end = replace(end, detail=f"{end.detail} ({remark})")
+        end = self._explained(end, node_id, process, remark)
         if process is not None:
             end = self._with_progress(end, node_id, process)
         try:
@@ -98,6 +92,21 @@ class Endings:
         except Exception:
             logger.exception("executor %s could not be forgotten", end.executor_id)
         self._port.emit(end)
+
+    def _explained(
+        self, end: ExecutorEnded, node_id: str, process: ProcessId | None, remark: str | None
+    ) -> ExecutorEnded:
+        """With what was found out, which the outcome comes of: Ray may say no more than that a connection broke."""
+        if remark == NODE_LOST:
+            return replace(end, cause=EndCause.NODE_LOST, detail=f"{end.detail}; {node_gone(node_id)}")
+        if remark is not None:
+            return replace(end, detail=f"{end.detail} ({remark})")
+        if self._was_ended(node_id, process):
+            detail = "its bridge did not renew its leases in time"
+            return replace(end, cause=EndCause.LEASE_LOST, detail=detail)
+        if end.cause is not EndCause.STOPPED and self._was_out_of_memory(node_id):
+            return replace(end, detail=f"{end.detail} ({OUT_OF_MEMORY})")
+        return end
 
     def _with_progress(self, end: ExecutorEnded, node_id: str, process: ProcessId) -> ExecutorEnded:
         """With what the executor wrote about its last batch; the ends of runs that are in there are told first."""
@@ -147,6 +156,14 @@ class Endings:
             return self._ask(node_id, "was_ended", process)
         except Exception as error:  # noqa: BLE001 - as above
             logger.debug("no answer about the end of %s: %s", process, describe(error))
+            return False
+
+    def _was_out_of_memory(self, node_id: str) -> bool:
+        """Whether the kernel killed it for want of host memory. Ray itself does not know."""
+        try:
+            return self._nodes.agent(node_id) is not None and self._ask(node_id, "was_out_of_memory")
+        except Exception as error:  # noqa: BLE001 - as above
+            logger.debug("node %s does not answer about its memory: %s", node_id, describe(error))
             return False
 
     def _ask(self, node_id: str, method: str, *args: Any) -> bool:

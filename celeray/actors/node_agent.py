@@ -24,6 +24,7 @@ from celeray.actors.processes import ProcessId, ancestors, find, is_alive, pids_
 from celeray.actors.simulated import SPEC_VARIABLE, SimulatedDevices
 from celeray.actors.supervision import Supervisor
 from celeray.actors.xids import XidWatch
+from celeray.scheduler.endings.host_memory import OutOfMemoryKills, RecentKills
 from celeray.scheduler.model import MIB, DeviceReading
 
 
@@ -70,6 +71,8 @@ class NodeAgent:
             self._xids.start()
             self._canaries.start()
         self._lock = Lock()
+        # Ray's processes of a node share a memory cgroup, so what is counted in the agent's own counts for executors.
+        self._kills = RecentKills(OutOfMemoryKills())
         self._supervisor = Supervisor(lambda process: self.signal(process, signal.SIGKILL))
 
     def read(self, canary_interval_s: float = 0.0) -> AgentReading:
@@ -81,6 +84,7 @@ class NodeAgent:
         source = self._simulated or self._nvml
         assert source is not None
         self._canaries.set_interval(canary_interval_s)
+        self._kills.look()
         # NVML's reader keeps state between reads, and reads ask the driver: one at a time.
         with self._lock:
             devices = self._canaries.remedies(self._xids.mark(source.read()))
@@ -139,6 +143,14 @@ class NodeAgent:
     def was_ended(self, process: ProcessId) -> bool:
         """Whether this agent killed a process since its bridge did not renew its leases."""
         return self._supervisor.was_ended(process)
+
+    def was_out_of_memory(self) -> bool:
+        """Whether the kernel killed an executor of this node, which has just died, for want of host memory.
+
+        The kernel counts its kills and does not name them: one of them answers one question, within
+        `celeray.scheduler.endings.host_memory.LATELY_S`.
+        """
+        return self._kills.take()
 
 
 def _with_parents(device: DeviceReading) -> DeviceReading:

@@ -43,11 +43,18 @@ class Rule(NamedTuple):
     """As the route is declared."""
     role: Role | None
     """None: everybody, always."""
+    asks: bool = False
+    """A POST that changes nothing: what is asked does not fit into a URL."""
+
+    @property
+    def reads(self) -> bool:
+        """Whether it changes nothing."""
+        return self.method == "GET" or self.asks
 
     @property
     def may_be_open(self) -> bool:
         """Whether it only reads what is open on loopback."""
-        return self.method == "GET" and self.role is Role.VIEWER
+        return self.reads and self.role is Role.VIEWER
 
 
 RULES = (
@@ -72,6 +79,8 @@ RULES = (
     Rule("GET", "/v1/limits", Role.VIEWER),
     Rule("GET", "/v1/tasks", Role.VIEWER),
     Rule("GET", "/v1/tasks/{task_id}", Role.VIEWER),
+    Rule("GET", "/v1/tasks/{task_id}/explain", Role.VIEWER),
+    Rule("POST", "/v1/explain", Role.VIEWER, asks=True),
     Rule("GET", "/v1/learned", Role.VIEWER),
     Rule("POST", "/v1/learned/reset", Role.OPERATOR),
     Rule("GET", "/v1/dead-letters", Role.VIEWER),
@@ -175,7 +184,7 @@ class Access:
         return _unauthorized("the token is unknown, wrong or expired", error="invalid_token")
 
     def _count_write(self, rule: Rule, token: Token) -> None:
-        if rule.method != "GET" and (wait_s := self._writes.take(token.id, self._clock.monotonic())):
+        if not rule.reads and (wait_s := self._writes.take(token.id, self._clock.monotonic())):
             raise _too_many("writes with this token", wait_s)
 
 

@@ -11,7 +11,17 @@ from celeray.api.access import Access
 from celeray.api.bodies import Bodies
 from celeray.api.guard import Guard
 from celeray.api.results import ResultReader
-from celeray.api.routes import cluster, dead_letters, draining, learned, limits, operations, pausing, tasks
+from celeray.api.routes import (
+    cluster,
+    dead_letters,
+    draining,
+    explaining,
+    learned,
+    limits,
+    operations,
+    pausing,
+    tasks,
+)
 from celeray.api.snapshots import Snapshots
 from celeray.api.token_file import TokenFile
 from celeray.scheduler.clock import SystemClock
@@ -49,6 +59,7 @@ def create_app(
     app.include_router(cluster.router(snapshots))
     app.include_router(limits.router(snapshots))
     app.include_router(tasks.router(snapshots, results))
+    app.include_router(explaining.router(snapshots, results, SystemClock()))
     app.include_router(learned.router(snapshots, SystemClock()))
     app.include_router(pausing.router(snapshots, Pauses(store, settings, broker_kind), SystemClock()))
     app.include_router(draining.router(snapshots, Drains(store), SystemClock()))

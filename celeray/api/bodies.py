@@ -16,6 +16,8 @@ from celeray.api import problems
 from celeray.api.problems import Problem
 
 BODY_MAX_BYTES = 16 * 1024
+LARGER_BYTES = {"/v1/explain": 256 * 1024}
+"""By path: a whole batch is asked about."""
 BODY_MAX_S = 10.0
 """From the first byte that is waited for to the last."""
 DEPTH_MAX = 16
@@ -34,10 +36,11 @@ class Bodies:
             await self._app(scope, receive, send)
             return
         headers = Headers(scope=scope)
+        most = LARGER_BYTES.get(scope.get("path", ""), BODY_MAX_BYTES)
         try:
-            check_length(headers.get("content-length"))
+            check_length(headers.get("content-length"), most)
             async with asyncio.timeout(self._timeout_s):
-                body = await _read(receive)
+                body = await _read(receive, most)
             check_body(body, headers.get("content-type", ""))
         except TimeoutError:
             detail = f"the body took longer than {self._timeout_s:g} s"
@@ -50,7 +53,7 @@ class Bodies:
             await self._app(scope, _replayed(body, receive), send)
 
 
-def check_length(content_length: str | None) -> None:
+def check_length(content_length: str | None, most: int = BODY_MAX_BYTES) -> None:
     """Refuse by what the client announces, before a byte of it is read.
 
     Raises:
@@ -60,8 +63,8 @@ def check_length(content_length: str | None) -> None:
         return
     if not (content_length.isascii() and content_length.isdigit()):
         raise Problem(HTTPStatus.BAD_REQUEST, "Content-Length: expected a number")
-    if len(content_length) > INTEGER_DIGITS_MAX or int(content_length) > BODY_MAX_BYTES:
-        raise _too_large()
+    if len(content_length) > INTEGER_DIGITS_MAX or int(content_length) > most:
+        raise _too_large(most)
 
 
 def check_body(body: bytes, content_type: str) -> None:
@@ -142,19 +145,19 @@ def _finite(text: str) -> float:
     return number
 
 
-def _too_large() -> Problem:
-    return Problem(HTTPStatus.REQUEST_ENTITY_TOO_LARGE, f"body: at most {BODY_MAX_BYTES} bytes")
+def _too_large(most: int) -> Problem:
+    return Problem(HTTPStatus.REQUEST_ENTITY_TOO_LARGE, f"body: at most {most} bytes")
 
 
-async def _read(receive: Receive) -> bytes:
+async def _read(receive: Receive, most: int) -> bytes:
     body = bytearray()
     while True:
         message = await receive()
         if message["type"] == "http.disconnect":
             raise ClientDisconnect
         body += message.get("body", b"")
-        if len(body) > BODY_MAX_BYTES:
-            raise _too_large()
+        if len(body) > most:
+            raise _too_large(most)
         if not message.get("more_body", False):
             return bytes(body)
 

@@ -22,6 +22,7 @@ from celeray.scheduler.errors import (
     UnknownQueueError,
     UnknownSubjectError,
 )
+from celeray.scheduler.explanations.reading import NothingPublishedError
 from celeray.scheduler.status_store import UnreadableStatusError
 
 MEDIA_TYPE = "application/problem+json"
@@ -82,6 +83,7 @@ def install(app: FastAPI) -> None:
     app.add_exception_handler(PauseUnsupportedError, _unsupported)
     app.add_exception_handler(OperatorInputError, _bad_input)
     app.add_exception_handler(RequirementError, _bad_input)
+    app.add_exception_handler(NothingPublishedError, _nothing_published)
     app.add_exception_handler(RedisError, _no_redis)
     app.add_exception_handler(UnreadableStatusError, _unreadable)
     app.add_exception_handler(Exception, _defect)
@@ -124,6 +126,10 @@ async def _invalid(_: Request, error: Exception) -> JSONResponse:
     ]
     detail = "; ".join(f"{item['parameter']}: {item['detail']}" for item in errors)
     return response(HTTPStatus.UNPROCESSABLE_ENTITY, detail, errors=errors)
+
+
+async def _nothing_published(_: Request, error: Exception) -> JSONResponse:
+    return response(HTTPStatus.SERVICE_UNAVAILABLE, str(error), headers={"Retry-After": "2"})
 
 
 async def _no_redis(_: Request, error: Exception) -> JSONResponse:

@@ -17,6 +17,8 @@ COMMANDS = {
     "node": "celeray.cli.node:node",
     "status": "celeray.cli.status:status",
     "get": "celeray.cli.get:get",
+    "describe": "celeray.cli.describe:describe",
+    "explain": "celeray.cli.explain:explain",
     "pause": "celeray.cli.pause:pause",
     "resume": "celeray.cli.pause:resume",
     "drain": "celeray.cli.drain:drain",
@@ -25,6 +27,8 @@ COMMANDS = {
     "learned": "celeray.cli.learned:learned",
     "token": "celeray.cli.token:token",
     "config": "celeray.cli.config:config",
+    "record": "celeray.cli.record:record",
+    "simulate": "celeray.cli.simulate:simulate",
     "doctor": "celeray.cli.doctor:doctor",
 }
 

@@ -129,7 +129,7 @@ def _lines(found: LetterDetail) -> list[str]:
         "body": found.body if found.body is not None else "no text; -o json has the bytes",
     }
     shown = [f"{name:<11}{line(text)}".rstrip() for name, text in parts.items()]
-    return [*shown, *(text for attempt in found.history for text in _attempt_lines(attempt))]
+    return [*shown, *(text for attempt in found.history for text in attempt_lines(attempt))]
 
 
 def _state(found: LetterDetail) -> str:
@@ -138,7 +138,8 @@ def _state(found: LetterDetail) -> str:
     return f"{found.state}{f', {moment(when)}' if when else ''}; {tries}"
 
 
-def _attempt_lines(attempt: Attempt) -> list[str]:
+def attempt_lines(attempt: Attempt) -> list[str]:
+    """What an attempt was, on lines of their own."""
     place = " ".join(filter(None, [attempt.worker, attempt.node, *attempt.devices]))
     asked, peak = (
         "-" if mib is None else f"{mib} MiB" for mib in (attempt.vram_asked_mib, attempt.vram_peak_mib)

@@ -21,6 +21,10 @@ DEVICE_COLUMNS = (
     *("node", "gpu", "name", "total", "used", "reserved", "foreign", "schedulable"),
     *("util", "temp", "power", "health", "executors", "uuid"),
 )
+TASK_COLUMNS = (
+    *("task", "name", "queue", "prio", "state", "node", "VRAM GiB"),
+    *("peak", "warm", "wait", "run", "ended", "why"),
+)
 
 
 @click.group()
@@ -100,23 +104,8 @@ def get_tasks(filters: str | None, limit: int, output: str, **options: Any) -> N
     if output == "json":
         print_json(found)
         return
-    columns = (
-        "task",
-        "name",
-        "queue",
-        "prio",
-        "state",
-        "node",
-        "VRAM GiB",
-        "peak",
-        "warm",
-        "wait",
-        "run",
-        "ended",
-        "why",
-    )
     now = time.time()
-    print_table(columns, (_task_row(task, now) for task in found.tasks), empty="no tasks")
+    print_table(TASK_COLUMNS, (task_row(task, now) for task in found.tasks), empty="no tasks")
 
 
 @get.command("audit")
@@ -195,13 +184,13 @@ def _device_row(device: DeviceStatus) -> tuple[str, ...]:
         known(device.utilization_pct, "%"),
         known(device.temperature_c, "C"),
         known(power, "W"),
-        _condition(device),
+        condition(device),
         str(len(device.executors)),
         device.uuid,
     )
 
 
-def _condition(device: DeviceStatus) -> str:
+def condition(device: DeviceStatus) -> str:
     """Whether it is used, and what is wrong with it."""
     leak = f"leaking {gib(device.leaking_mib)} GiB" if device.leaking_mib else ""
     drained = f"drained {paused_text(device.drained)}" if device.drained else device.unusable
@@ -209,24 +198,41 @@ def _condition(device: DeviceStatus) -> str:
 
 
 def _node_row(node: NodeStatus) -> tuple[str, ...]:
-    cpus = f"{node.cpus_free_milli / 1000:g} of {node.cpus_milli / 1000:g}"
-    labels = " ".join(f"{key}={value}" for key, value in sorted(node.labels.items()))
     drained = " drained" if node.drained or node.draining else ""
     devices = f"{len(node.devices)}{' simulated' if node.simulated else ''}{drained}"
-    memory = f"{gib(node.memory_free_mib)} of {gib(node.memory_mib)}"
     return (
         node.name,
         node.address,
-        cpus,
-        memory,
+        cpus_text(node),
+        memory_text(node),
         devices,
         seconds(node.reading_age_s),
-        labels or "-",
+        labels_text(node) or "-",
         node.node_id,
     )
 
 
-def _task_row(task: TaskRecord, now: float) -> tuple[str, ...]:
+def cpus_text(node: NodeStatus) -> str:
+    """Free CPUs of all."""
+    return f"{node.cpus_free_milli / 1000:g} of {node.cpus_milli / 1000:g}"
+
+
+def memory_text(node: NodeStatus) -> str:
+    """Free memory of all, in GiB."""
+    return f"{gib(node.memory_free_mib)} of {gib(node.memory_mib)}"
+
+
+def labels_text(node: NodeStatus) -> str:
+    """Its labels, by name."""
+    return " ".join(f"{key}={value}" for key, value in sorted(node.labels.items()))
+
+
+def task_row(task: TaskRecord, now: float) -> tuple[str, ...]:
+    """A task's line.
+
+    Args:
+        now: seconds since the epoch.
+    """
     wait = task.wait_s if task.started_at or task.ended_at else now - task.received_at
     run = task.run_s if task.ended_at or not task.started_at else now - task.started_at
     ended = "-" if task.ended_at is None else f"{seconds(max(0.0, now - task.ended_at))} ago"

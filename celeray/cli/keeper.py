@@ -14,6 +14,7 @@ from celeray.cli.options import Place, app_option, config_option, environment_ur
 if TYPE_CHECKING:
     from celeray.scheduler.duties.duty import Duty
     from celeray.scheduler.duties.keeper import Keeper
+    from celeray.scheduler.letters.outbox import Outbox
 
 STOPS = (signal.SIGTERM, signal.SIGINT)
 VISIBILITY_TIMEOUT_S = 3600.0
@@ -39,7 +40,7 @@ def keeper(
     """Put back expired leases and due etas, take in dead letters, and forget what is old, until SIGTERM or Ctrl-C.
 
     Any number may run; without one the workers on the leased transport do the most urgent of it themselves. Without -A
-    the broker's transport options are taken to be the defaults.
+    the broker's transport options are taken to be the defaults, and the broker to be the Redis.
     """
     import redis
 
@@ -65,6 +66,17 @@ def keeper(
 def told_to_stop(seconds: float) -> bool:
     """Sleep; True as soon as SIGTERM or SIGINT comes, or had come."""
     return signal.sigtimedwait(STOPS, seconds) is not None
+
+
+def outbox_of(place: Place) -> Outbox | None:
+    """What publishes letters of an app whose broker is no Redis. None: there is no app, or its broker is one."""
+    from celeray.scheduler.letters.outbox import Outbox
+    from celeray.scheduler.letters.producing import Producer
+    from celeray.scheduler.topology import BrokerKind
+
+    if place.app is None or place.broker_kind is BrokerKind.REDIS:
+        return None
+    return Outbox(place.store.client, place.store.keys, Producer(place.app))
 
 
 def make_keeper(place: Place) -> Keeper:
@@ -103,7 +115,9 @@ def make_keeper(place: Place) -> Keeper:
         retention_s=place.settings.letter_retention_s,
         most=place.settings.letters_max,
     )
-    retries = DueRetries(client, keys, dedup_hold_max_s=place.settings.dedup_hold_max_s)
+    retries = DueRetries(
+        client, keys, dedup_hold_max_s=place.settings.dedup_hold_max_s, outbox=outbox_of(place)
+    )
     etas, writers = DueEtas(client, keys), GoneWriters(place.store)
     door = FrontDoor(client, keys, place.settings.dead_letter_queue)
     duties: list[Duty] = [leases, etas, retries, limits, revokes, door, letters, writers]

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import click
 
 from celeray.cli.changing import answered, place_of_change, user_at_host
+from celeray.cli.keeper import outbox_of
 from celeray.cli.lazy import EXIT_FAILED, EXIT_USAGE, CliError
 from celeray.cli.letter_filters import filter_options, letter_filter, line
 from celeray.cli.options import Place, change_options
@@ -63,6 +64,7 @@ def redrive(
 ) -> None:
     """Send dead letters again, by ID, by filter or --all. Each is sent once, however often this is called.
 
+    Where the broker is no Redis, this publishes them itself with -A; a keeper or a worker of the app does it otherwise.
     Exit code 1: some were not sent.
     """
     from celeray.scheduler.letters.redrive import RATE_MAX, REDRIVE_WHY, Redrive, RedriveTerms
@@ -83,7 +85,10 @@ def redrive(
 
     _confirm(selection, yes or dry_run, run, "send again")
     done = run(dry_run)
+    left = _published(place, done)
     _report(done, done.sent, "would be sent again" if dry_run else "sent again", output)
+    if left and output != "json":
+        click.echo(f"{left} of them are due, and published by a keeper or a worker of the app")
     if output != "json":
         _show_edits(done)
     _exit(done)
@@ -106,6 +111,15 @@ def discard(why: str, dry_run: bool, by: str | None, yes: bool, output: str, **o
     done = run(dry_run)
     _report(done, done.discarded, "would be discarded" if dry_run else "discarded", output)
     _exit(done)
+
+
+def _published(place: Place, done: Redriven) -> int:
+    """Publish what is due where the broker is no Redis. Returns how many were left to keepers and workers."""
+    if done.dry_run or not done.to_publish:
+        return 0
+    outbox = outbox_of(place)
+    sent = 0 if outbox is None else answered(outbox.send_due).sent
+    return max(0, done.to_publish - sent)
 
 
 def requirements(pairs: Iterable[str]) -> dict[str, Any]:

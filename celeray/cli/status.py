@@ -54,7 +54,7 @@ def open_source(
     from importlib.metadata import version
 
     place = open_place(app, redis_url, key_prefix=key_prefix, config_file=config_file)
-    return RedisSource(place, version("celeray"))
+    return RedisSource(place, version("celeray"), results_url=redis_url)
 
 
 @click.command()

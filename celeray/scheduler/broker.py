@@ -1,4 +1,4 @@
-"""The Redis where an app's broker is, which is where celeray's own keys live. Opens connections, keeps none."""
+"""The Redis where celeray's own keys live: the broker's, or the result backend's. Opens connections, keeps none."""
 
 from __future__ import annotations
 
@@ -16,6 +16,9 @@ from celeray.scheduler.keys import PRIORITY_SEPARATOR, Keys
 
 SOCKET_TIMEOUT_S = 5.0
 CERT_REQS = {ssl.CERT_NONE: "none", ssl.CERT_OPTIONAL: "optional", ssl.CERT_REQUIRED: "required"}
+
+
+REDIS_SCHEMES = frozenset({"redis", "rediss", "redis+socket", "socket", "sentinel"})
 
 
 def broker_redis(app: Any) -> redis.Redis:
@@ -52,9 +55,18 @@ def redis_from_url(url: str) -> redis.Redis:
     raise ConfigurationError(f"redis_url={masked(url)!r}: expected redis://, rediss:// or redis+socket://")
 
 
+def keeps_letters(conf: Any) -> bool:
+    """Whether there is a Redis for celeray's own keys, and so for letters: the broker, else the result backend."""
+    return _is_redis(_urls(conf.broker_read_url or conf.broker_url)) or _is_redis(_urls(conf.result_backend))
+
+
 def broker_keys(app: Any) -> Keys:
-    """How the app's broker spells its keys."""
-    options = app.conf.broker_transport_options or {}
+    """How keys are spelled in `broker_redis`: as the options of the broker say, or of the result backend."""
+    conf = app.conf
+    on_broker = _is_redis(_urls(conf.broker_read_url or conf.broker_url)) or not _is_redis(
+        _urls(conf.result_backend)
+    )
+    options = (conf.broker_transport_options if on_broker else conf.result_backend_transport_options) or {}
     return Keys(
         prefix=options.get("global_keyprefix", ""),
         separator=options.get("sep", PRIORITY_SEPARATOR),
@@ -71,6 +83,10 @@ def masked(url: str) -> str:
 def _urls(value: Any) -> list[str]:
     parts = value if isinstance(value, list | tuple) else str(value or "").split(";")
     return [str(part) for part in parts if part]
+
+
+def _is_redis(urls: list[str]) -> bool:
+    return urlsplit(_first(urls)).scheme in REDIS_SCHEMES
 
 
 def _first(urls: list[str]) -> str:

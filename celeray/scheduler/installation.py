@@ -24,7 +24,7 @@ from celeray.scheduler.gating import GateTasks, gate_tasks, gate_tasks_of
 from celeray.scheduler.holding import KeepHeld
 from celeray.scheduler.installed import Installed, installed_on, remember, settings_of
 from celeray.scheduler.limits.step import LimitRuns
-from celeray.scheduler.promises import refuse_pickle, warn_of_broken
+from celeray.scheduler.promises import refuse_pickle, refuse_policies_without_redis, warn_of_broken
 from celeray.scheduler.refused_messages import ParkRefused
 from celeray.scheduler.remote_control import ControlNode
 from celeray.scheduler.revoking import HonourRevokes, control_class
@@ -66,8 +66,8 @@ def install(app: Any, settings: Settings | None = None) -> Settings:
         The settings as known now. `settings_of(app)` tells what they are once the app is configured.
 
     Raises:
-        ConfigurationError: a setting is wrong, or the app accepts pickle. For an app that is not configured yet,
-            what its configuration adds is refused when that is loaded.
+        ConfigurationError: a setting is wrong, the app accepts pickle, or has retry policies on AMQP without a Redis.
+            For an app that is not configured yet, what its configuration adds is refused when that is loaded.
     """
     app = _real(app)
     found = installed_on(app)
@@ -162,6 +162,7 @@ def _complete(app: Any) -> None:
     if found.given is None:
         _reload(app, found)
     kind = kind_of_conf(conf)
+    refuse_policies_without_redis(conf, kind, found.settings)
     add_beneath(conf, defaults_for(user_conf(conf), found.settings))
     _merge_transport_options(conf, kind)
     rebind_tasks(app)

@@ -3,6 +3,7 @@
 | key | type | holds | lives |
 |---|---|---|---|
 | `celeray:bridge:ID` | string | JSON of a `BridgeStatus` | seconds after its last write |
+| `celeray:bridge-cycle:ID` | string | JSON of its next placement cycle (explanations/published.py) | as above |
 | `celeray:bridges` | zset | bridge id by the time of its last write | 1 h after the last write |
 | `celeray:bridge-names` | hash | Celery node name by bridge id | as above |
 | `celeray:tasks` | hash | JSON of a `TaskRecord` by task id, for the ids of the next two | 1 day after the last write |
@@ -20,6 +21,8 @@
 | `celeray:parked` | hash | msgpack of a message that was given up (letters/) | `letter_retention_s` |
 | `celeray:scheduled` | hash | as `celeray:parked`, of messages that a retry policy sends again | until it does |
 | `celeray:scheduled:due` | zset | their ids, by the time when they are due | as above |
+| `celeray:scheduled:publish` | zset | as above, where the broker is no Redis; or the end of a claim | as above |
+| `celeray:left:ID` | string | this attempt has left its letter, where the broker is no Redis | 1 day |
 | `celeray:parked:past` | hash | what was redriven or discarded, without its message | 1 h, the newest 10,000 |
 | `celeray:parked:past:at` | zset | their ids, by the time when that was | as above |
 | `celeray:restoring` | hash | run id of the server, and since when it is known | for ever |
@@ -71,6 +74,9 @@ class Keys:
     def bridge(self, bridge_id: str) -> str:
         return f"{self.prefix}celeray:bridge:{bridge_id}"
 
+    def bridge_cycle(self, bridge_id: str) -> str:
+        return f"{self.prefix}celeray:bridge-cycle:{bridge_id}"
+
     def bridges(self) -> str:
         return f"{self.prefix}celeray:bridges"
 
@@ -114,6 +120,9 @@ class Keys:
         """Letters that are sent again: their records, and when."""
         base = f"{self.prefix}celeray:scheduled"
         return [base, f"{base}:due"]
+
+    def left(self, letter: str) -> str:
+        return f"{self.prefix}celeray:left:{letter}"
 
     def past_letters(self) -> str:
         return f"{self.prefix}celeray:parked:past"

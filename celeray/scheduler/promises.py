@@ -9,8 +9,10 @@ import warnings
 from collections.abc import Iterator, Mapping
 from typing import Any, NamedTuple
 
+from celeray.scheduler.broker import keeps_letters, masked
 from celeray.scheduler.errors import CelerayWarning, ConfigurationError
 from celeray.scheduler.keys import BROKER_PRIORITIES
+from celeray.scheduler.settings import Settings
 from celeray.scheduler.topology import BrokerKind
 
 PICKLES = frozenset({"pickle", "application/x-python-serialize"})
@@ -43,6 +45,38 @@ def refuse_pickle(conf: Any) -> None:
             raise ConfigurationError(
                 f"{setting}={value!r}: pickle runs code of whoever can write to the broker; use msgpack and json only"
             )
+
+
+def refuse_policies_without_redis(conf: Any, kind: BrokerKind, settings: Settings) -> None:
+    """Check an app's conf with its settings.
+
+    Raises:
+        ConfigurationError: the broker is AMQP, and no Redis could keep what retry policies send again.
+    """
+    if kind is BrokerKind.AMQP and settings.retry_policies and not keeps_letters(conf):
+        raise ConfigurationError(
+            f"retry_policies={settings.retry_policies!r}: on an AMQP broker what is sent again waits in the Redis of "
+            f"the result backend, and result_backend={_masked(conf)!r} is none; give the app a redis:// one"
+        )
+
+
+def refuse_letters_without_redis(conf: Any, kind: BrokerKind, settings: Settings) -> None:
+    """Check what a worker starts with.
+
+    Raises:
+        ConfigurationError: the broker is AMQP, and no Redis could keep the letters that the settings want.
+    """
+    refuse_policies_without_redis(conf, kind, settings)
+    if kind is BrokerKind.AMQP and settings.failed_task_letters and not keeps_letters(conf):
+        raise ConfigurationError(
+            f"failed_task_letters=True: on an AMQP broker dead letters are kept in the Redis of the result backend, "
+            f"and result_backend={_masked(conf)!r} is none; give the app a redis:// one, or set failed_task_letters "
+            "to false"
+        )
+
+
+def _masked(conf: Any) -> str:
+    return masked(str(conf.result_backend or ""))
 
 
 def warn_of_broken(conf: Any, kind: BrokerKind, warned: set[str]) -> None:

@@ -18,6 +18,7 @@ from celeray.scheduler.capacity import CapacityReader, could_ever_fit
 from celeray.scheduler.defaults import user_conf
 from celeray.scheduler.errors import ConfigurationError, SubmissionError, SubmissionUnsupportedError
 from celeray.scheduler.keys import Keys
+from celeray.scheduler.letters.tags import HEADER as TAG_HEADER
 from celeray.scheduler.limits.gates import LimitRules, check
 from celeray.scheduler.priorities import Flags
 from celeray.scheduler.promises import PICKLES
@@ -76,7 +77,7 @@ class Publisher:
             **options,
             **patience,
             "priority": priorities.to_broker(priority, lowest_first=self._lowest_first),
-            "headers": {**headers, priorities.HEADER: priority, **classed},
+            "headers": {**_without_tag(headers), priorities.HEADER: priority, **classed},
             "serializer": self._serializer(options.get("serializer"), message.body),
         }
 
@@ -191,6 +192,13 @@ def survives_msgpack(body: Any) -> bool:
     except (TypeError, ValueError, OverflowError):
         return False
     return True
+
+
+def _without_tag(headers: Mapping[str, Any]) -> Mapping[str, Any]:
+    """What a running task publishes has its headers, and is a message of its own."""
+    if TAG_HEADER not in headers:
+        return headers
+    return {name: value for name, value in headers.items() if name != TAG_HEADER}
 
 
 def _arguments(body: Any) -> tuple[Any, Mapping[str, Any]]:

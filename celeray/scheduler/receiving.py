@@ -5,6 +5,7 @@ Plain workers and the bridge share it, so both mean the same by a message, whoev
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -77,8 +78,13 @@ def queue_of(request: Any) -> str:
 
     The routing key is the queue's name everywhere but on a named exchange whose bindings the user chose.
     """
-    exchange, key = request.delivery_info.get("exchange"), request.delivery_info.get("routing_key")
-    queues = request.app.amqp.queues
+    return queue_named(request.app, request.delivery_info)
+
+
+def queue_named(app: Any, delivery_info: Mapping[str, Any]) -> str:
+    """As `queue_of`, by what a delivery says."""
+    exchange, key = delivery_info.get("exchange"), delivery_info.get("routing_key")
+    queues = app.amqp.queues
     if not exchange or key in queues:
         return str(key)
     bound = (

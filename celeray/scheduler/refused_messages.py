@@ -1,16 +1,18 @@
-"""In every worker of an installed app, on the leased transport: what the worker can't run is parked, not dropped.
+"""In every worker of an installed app whose broker can keep it: what the worker can't run is parked, not dropped.
 
 Celery logs such a message and then acknowledges or rejects it, and either way it is gone. Here Celery still does all
-the rest (the log, the stored failure, events and signals), and its ack or reject parks the message instead: in one
-script, and only while the lease is held. Some malformed messages raise errors from Celery's handler that it does not
-expect, and that end the worker; those are parked too.
+the rest (the log, the stored failure, events and signals), and its ack or reject parks the message instead: on the
+leased transport in one script, and only while the lease is held; where the broker is no Redis by a letter, and then an
+ack. Some malformed messages raise errors from Celery's handler that it does not expect, and that end the worker; those
+are parked too.
 
-Messages that were not claimed (other transports, fanout) are left to Celery.
+Other messages (kombu's own Redis transport, fanout, an app without a Redis) are left to Celery.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from functools import partial
 from typing import Any
 
 from celery import bootsteps
@@ -18,8 +20,12 @@ from celery.exceptions import InvalidTaskError, NotRegistered
 from celery.worker import state
 from kombu.exceptions import ContentDisallowed, DecodeError
 
+from celeray.scheduler.endings.letter_first import LetterFirst
 from celeray.scheduler.etas import ScheduleEtas
+from celeray.scheduler.letters.attempts import attempts_of
 from celeray.scheduler.outcomes import History, Outcome, Park, settle
+from celeray.scheduler.parked import ParkReason
+from celeray.scheduler.transport.ending import Ending
 from celeray.scheduler.transport.qos import QoS
 
 DETAIL_MOST = 500
@@ -36,14 +42,19 @@ class ParkRefused(bootsteps.Step):
     requires = (ScheduleEtas,)
 
     def create(self, parent: Any) -> None:
-        Refusals(parent).attach()
+        Refusals(parent, LetterFirst.of(parent)).attach()
 
 
 class Refusals:
     """Stands before what one consumer does with messages that it can't run."""
 
-    def __init__(self, consumer: Any) -> None:
+    def __init__(self, consumer: Any, first: LetterFirst | None = None) -> None:
+        """
+        Args:
+            first: for messages of a broker that is no Redis.
+        """
         self._consumer = consumer
+        self._first = first
         self._create_handler: Callable[..., Any] = consumer.create_task_handler
         self._on_decode_error: Callable[..., Any] = consumer.on_decode_error
         self._on_invalid_task: Callable[..., Any] = consumer.on_invalid_task
@@ -64,8 +75,11 @@ class Refusals:
         handle = self._create_handler(*args, **kwargs)
 
         def on_task_received(message: Any) -> Any:
-            if not is_leased(message):
+            if not self._keeps(message):
                 return handle(message)
+            if self._first is not None and self._first.has_left(message):
+                # Its worker died between the letter and the ack.
+                return message.ack()
             if self._knows_task_of(message) and (fault := fault_of(message)) is not None:
                 return self.on_invalid_task(None, message, InvalidTaskError(fault))
             try:
@@ -77,6 +91,9 @@ class Refusals:
                 return self.on_invalid_task(None, message, error)
 
         return on_task_received
+
+    def _keeps(self, message: Any) -> bool:
+        return self._first is not None or is_leased(message)
 
     def _knows_task_of(self, message: Any) -> bool:
         name = message.headers.get("task")
@@ -102,18 +119,30 @@ class Refusals:
     def _will_park(self, message: Any, outcome: Outcome, error: BaseException) -> None:
         """From now on an ack or a reject of the message parks it."""
         verdict = settle(outcome, History(), None)
-        if not is_leased(message) or not isinstance(verdict, Park):
+        if not self._keeps(message) or not isinstance(verdict, Park):
             return
-        reason = verdict.reason
+        reason, first = verdict.reason, self._first
         detail = detail_of(error, self._consumer.hostname)
 
         def park(*_: Any, **__: Any) -> None:
             if message.acknowledged:
                 raise message.MessageStateError(f"Message already acknowledged with state: {message._state}")
-            message.channel.qos.park(message.delivery_tag, reason, detail)
-            message._state = "REJECTED"
+            if first is None:
+                message.channel.qos.park(message.delivery_tag, reason, detail)
+                message._state = "REJECTED"
+                return
+            # Its own again, also where it was found out twice what is wrong with it.
+            message.ack = message.reject = partial(type(message).ack, message)
+            first.leave(message, _ending(reason, detail, message.headers))
+            message.ack()
 
         message.ack = message.reject = park
+
+
+def _ending(reason: ParkReason, detail: str, headers: Any) -> Ending:
+    before = attempts_of(headers)
+    exception = before.last.exception if before.last else ""
+    return Ending(reason.value, detail, before.packed(), before.total, exception, None)
 
 
 def is_leased(message: Any) -> bool:

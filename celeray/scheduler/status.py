@@ -201,6 +201,12 @@ class TaskRecord(_Frozen):
     gpus: int = 0
     vram_mib: int | None = None
     """Asked for on each device. None: whole devices where `gpus` > 0, else none."""
+    gpu_types: tuple[str, ...] = ()
+    """Acceptable device types, most wanted first. Empty: any."""
+    exclusive: bool = False
+    """Whole devices though `vram_mib` is given."""
+    cpus_milli: int = 0
+    host_memory_mib: int = 0
     out_of_memory: tuple[OutOfMemoryRecord, ...] = ()
     """Its runs in this bridge whose GPU memory ran out, oldest first. The task's own retries do not count them."""
     raised_mib: int | None = None

@@ -67,7 +67,7 @@ class StatusStore:
         # Typed loosely: redis-py's own annotations are unions over both protocols and sync and async clients.
         self._client: Any = client
         self.keys = keys or Keys()
-        self._bridge_ttl_ms = int(1000 * max(BRIDGE_TTL_MIN_S, BRIDGE_TTL_INTERVALS * interval_s))
+        self.bridge_ttl_ms = int(1000 * max(BRIDGE_TTL_MIN_S, BRIDGE_TTL_INTERVALS * interval_s))
         self._result_ttl_s = result_ttl_s
         self._tasks_ttl_s = max(OPEN_TASKS_TTL_S, result_ttl_s)
         self._task_keys = [self.keys.tasks(), self.keys.open_tasks(), self.keys.ended_tasks()]
@@ -99,7 +99,7 @@ class StatusStore:
         now = bridge.written_at
         limits = [now - self._result_ttl_s, ENDED_TASKS_MAX, now - OPEN_TASKS_TTL_S, self._tasks_ttl_s]
         with self._client.pipeline(transaction=False) as pipe:
-            pipe.set(keys.bridge(bridge.bridge_id), bridge.model_dump_json(), px=self._bridge_ttl_ms)
+            pipe.set(keys.bridge(bridge.bridge_id), bridge.model_dump_json(), px=self.bridge_ttl_ms)
             pipe.zadd(keys.bridges(), {bridge.bridge_id: bridge.written_at})
             pipe.hset(keys.bridge_names(), bridge.bridge_id, bridge.hostname)
             for start in range(0, len(records), RECORDS_A_SCRIPT):
@@ -188,6 +188,16 @@ class StatusStore:
                     break
         return found
 
+    def ended_since(self, since: float) -> Iterator[TaskRecord]:
+        """Records of runs that ended then or later, in seconds since the epoch, oldest first."""
+        index = self.keys.ended_tasks()
+        for start in range(0, ENDED_TASKS_MAX, SCAN_PAGE):
+            page = self._client.zrangebyscore(index, since, "+inf", start=start, num=SCAN_PAGE)
+            documents = self._client.hmget(self.keys.tasks(), page) if page else ()
+            yield from (_parse(TaskRecord, item) for item in documents if item is not None)
+            if len(page) < SCAN_PAGE:
+                return
+
     def queue_depths(self, queues: Iterable[str]) -> dict[str, dict[int, int]]:
         """Messages on the broker by queue and API priority (1 to 10); empty lists are left out."""
         names = list(dict.fromkeys(queues))
@@ -228,6 +238,7 @@ class StatusStore:
             return
         with self._client.pipeline() as pipe:
             pipe.delete(*(self.keys.bridge(bridge_id) for bridge_id in bridge_ids))
+            pipe.delete(*(self.keys.bridge_cycle(bridge_id) for bridge_id in bridge_ids))
             pipe.zrem(self.keys.bridges(), *bridge_ids)
             pipe.hdel(self.keys.bridge_names(), *bridge_ids)
             pipe.execute()

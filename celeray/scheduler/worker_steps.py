@@ -9,19 +9,22 @@ from celery import bootsteps
 
 from celeray.scheduler.forwarding import runs_on_ray
 from celeray.scheduler.installed import installed_on, settings_of
-from celeray.scheduler.promises import refuse_pickle, warn_of_broken
+from celeray.scheduler.promises import refuse_letters_without_redis, refuse_pickle, warn_of_broken
 
 logger = logging.getLogger(__name__)
 
 
 class CheckPromises(bootsteps.Step):
-    """Looks at the conf once more, since it may have been changed after it was loaded. Pickle refuses the start."""
+    """Looks at the conf once more, since it may have been changed after it was loaded. Pickle refuses the start,
+    and so do letters that nothing could keep."""
 
     def create(self, parent: Any) -> None:
         refuse_pickle(parent.app.conf)
         found = installed_on(parent.app)
         if found is not None:
-            warn_of_broken(parent.app.conf, parent.app.amqp.broker_kind, found.warned)
+            kind = parent.app.amqp.broker_kind
+            refuse_letters_without_redis(parent.app.conf, kind, found.settings)
+            warn_of_broken(parent.app.conf, kind, found.warned)
 
 
 class SelectQueues(bootsteps.Step):

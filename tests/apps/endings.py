@@ -67,6 +67,14 @@ def recovers_retried(self: Any, failures: int) -> int:
     return int(self.request.retries)
 
 
+@_task("recovers_failing", bind=True)
+def recovers_failing(self: Any, failures: int) -> int:
+    """As `recovers_retried`; no policy retries it."""
+    if app.backend.client.incr(f"ran:{self.request.id}") <= failures:
+        raise ValueError("not yet")
+    return int(self.request.retries)
+
+
 @_task("patient", bind=True)
 def patient(self: Any, failures: int) -> int:
     """Fails so often; returns how many retries it sees."""
@@ -142,6 +150,33 @@ def dies() -> None:
 @_task("dies_retried", reject_on_worker_lost=False)
 def dies_retried() -> None:
     os.kill(os.getpid(), signal.SIGKILL)
+
+
+DEVOURED_MOST_MIB = 4096
+"""So that a task without a memory limit ends by itself, long before its machine has none left."""
+
+
+def _devour() -> None:
+    # Of ones, since pages of zeros are not taken before they are written.
+    held = [b"\x01" * (16 * 1024 * 1024) for _ in range(DEVOURED_MOST_MIB // 16)]
+    raise RuntimeError(f"{16 * len(held)} MiB were there")
+
+
+@_task("devours", reject_on_worker_lost=False)
+def devours() -> None:
+    """Takes memory until the kernel ends its process."""
+    _devour()
+
+
+@_task("devours_retried", reject_on_worker_lost=False)
+def devours_retried() -> None:
+    _devour()
+
+
+@_task("stays", reject_on_worker_lost=False)
+def stays(seconds: float) -> None:
+    """Its message is acknowledged when its node is gone."""
+    time.sleep(seconds)
 
 
 @_task("poisons")

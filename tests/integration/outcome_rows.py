@@ -1,7 +1,7 @@
 """One row for each outcome of celeray/scheduler/outcomes.py: how it is provoked, and what must be left of it.
 
 Plain workers and the bridge run the same rows: tests/integration/scheduler/endings/test_outcome_rows.py and
-tests/integration/bridge/test_outcome_rows.py.
+tests/integration/bridge/test_outcome_rows.py; those with a memory limit in test_host_memory.py beside them.
 """
 
 from __future__ import annotations
@@ -326,9 +326,30 @@ ROWS = (
         pools=frozenset({BRIDGE}),
     ),
 )
+KERNEL_ROWS = (
+    Row(
+        Outcome.HOST_MEMORY,
+        "the kernel kills its process",
+        _call("devours"),
+        "FAILURE",
+        ParkReason.HOST_MEMORY,
+        1,
+        "billiard.exceptions.WorkerLostError",
+    ),
+    Row(
+        Outcome.HOST_MEMORY,
+        "its policy gives up",
+        _call("devours_retried"),
+        "FAILURE",
+        ParkReason.HOST_MEMORY,
+        3,
+        "billiard.exceptions.WorkerLostError",
+    ),
+)
+"""Of a worker in a cgroup with a memory limit: a task takes more."""
 ELSEWHERE = {
-    # A node that dies takes a Ray cluster of several with it; the bridge's part is shown with its fake.
-    Outcome.NODE_LOST: "tests/unit/scheduler/endings/test_classifying.py",
+    # A node that is lost takes a Ray cluster of several.
+    Outcome.NODE_LOST: "tests/integration/bridge/test_node_lost.py",
 }
 
 

@@ -82,6 +82,7 @@ def router(snapshots: Snapshots, clock: Clock) -> APIRouter:
     def get_dead_letters(
         queue: Annotated[str | None, Query(max_length=500)] = None,
         task: Annotated[str | None, Query(max_length=500)] = None,
+        task_id: Annotated[str | None, Query(max_length=500)] = None,
         reason: Annotated[str | None, Query(max_length=500)] = None,
         exception: Annotated[str | None, Query(max_length=500)] = None,
         state: LetterState = LetterState.PARKED,
@@ -97,6 +98,7 @@ def router(snapshots: Snapshots, clock: Clock) -> APIRouter:
         chosen = LetterFilter(
             queue=queue,
             task=task,
+            task_id=task_id,
             reason=reason,
             exception=exception,
             state=state,

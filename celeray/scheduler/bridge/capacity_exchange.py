@@ -51,7 +51,7 @@ class CapacityExchange(threading.Thread):
         """The error for a request that no node of any bridge could ever hold; None where one could."""
         if not request.gpus:
             # Producers don't ask the bridges about work without devices, so only this bridge's nodes count.
-            return _too_large(request, self._own.nodes)
+            return too_large(request, self._own.nodes)
         return could_ever_fit(request, self._everyone or self._own)
 
     def stop(self, timeout_s: float = 2.0) -> None:
@@ -83,7 +83,8 @@ class CapacityExchange(threading.Thread):
         client.close()
 
 
-def _too_large(request: ResourceRequest, nodes: tuple[NodeCapacity, ...]) -> NeverFitsError | None:
+def too_large(request: ResourceRequest, nodes: tuple[NodeCapacity, ...]) -> NeverFitsError | None:
+    """The error for work without devices that none of the nodes could hold; None where one could."""
     labels = dict(request.labels)
     fitting = [node for node in nodes if labels.items() <= node.labels.items()]
     if not fitting:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Collection
+from dataclasses import replace
 
 from celeray.scheduler.bridge.batching import RunTimes
 from celeray.scheduler.bridge.cluster_events import ClusterEvents
@@ -62,6 +63,8 @@ class Dispatcher:
         self.never_since: dict[Shape, float] = {}
         """Since when a shape is known to fit nowhere, even on an idle cluster."""
         self.last_cycle: CycleInput | None = None
+        self.stood_at: float | None = None
+        """When the last cycle was, in monotonic seconds, if it changed nothing. None: it did, or there was none."""
         self.reserved: Reserved | None = None
         """Room that the last cycle kept for a task."""
         self.dirty = True
@@ -202,18 +205,19 @@ class Dispatcher:
         """Place what waits, if anything changed since the last cycle."""
         if not self.dirty or self.cluster.closed or not self.may_place:
             return
-        self.dirty = False
+        self.dirty, self.stood_at = False, None
         # A message that is acknowledged early is not held while it runs, so the transport does not bound these.
         room = self.window - len(self.running)
         if not len(self.waiting) or room <= 0:
             return
         now = self._clock.monotonic()
-        snapshot = self.fleet.snapshot(now)
+        snapshot = replace(self.fleet.snapshot(now), reserved=self.reserved)
         self._out_of_memory.see(snapshot)
         heads = self.waiting.heads(self._head_limits(snapshot, now))
         self.last_cycle = CycleInput(self.waiting.tasks(heads), snapshot, self.policy)
         decisions = place(self.last_cycle.waiting, snapshot, self.policy)
         self.reserved = decisions.reserved
+        self.stood_at = None if decisions.placements or decisions.evictions else now
         self.waiting.overtaken(decisions.overtaken)
         for sequence, reason in decisions.waiting.items():
             self._mark(heads[sequence], reason, now)

@@ -1,7 +1,8 @@
 """Writes the bridge's status to Redis on a thread of its own, with a connection of its own.
 
-The consumer thread offers a status and the runs that changed; the newest status wins, the runs are kept until they
-are written. While Redis is away the runs are kept up to a bound; then the oldest are dropped and counted.
+The consumer thread offers a status, its next placement cycle and the runs that changed; the newest status and cycle
+win, the runs are kept until they are written. While Redis is away the runs are kept up to a bound; then the oldest are
+dropped and counted.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ from collections.abc import Callable, Iterable, Sequence
 from redis import RedisError
 
 from celeray.scheduler.bridge.recorder import TaskFacts
+from celeray.scheduler.explanations.published import PublishedCycle, PublishedCycles
 from celeray.scheduler.status import BridgeStatus
 from celeray.scheduler.status_store import StatusStore
 
@@ -39,6 +41,7 @@ class StatusPublisher(threading.Thread):
         self._limit = backlog_limit
         self._condition = threading.Condition()
         self._status: BridgeStatus | None = None
+        self._cycle: PublishedCycle | None = None
         self._backlog: deque[TaskFacts] = deque()
         self._dropped = 0
         self._stopping = False
@@ -48,10 +51,17 @@ class StatusPublisher(threading.Thread):
         """Runs that were never written."""
         return self._dropped
 
-    def offer(self, status: BridgeStatus, facts: Iterable[TaskFacts]) -> None:
-        """Hand over the newest status, and the runs that changed since the last offer. Never blocks for IO."""
+    def offer(
+        self, status: BridgeStatus, facts: Iterable[TaskFacts], cycle: PublishedCycle | None = None
+    ) -> None:
+        """Hand over the newest status, and the runs that changed since the last offer. Never blocks for IO.
+
+        Args:
+            cycle: the newest placement cycle. None: none that is worth writing came since the last offer.
+        """
         with self._condition:
             self._status = status
+            self._cycle = cycle or self._cycle
             self._backlog.extend(facts)
             self._bound()
             self._condition.notify()
@@ -73,6 +83,7 @@ class StatusPublisher(threading.Thread):
             last, facts = offered
             try:
                 self._write(store, last, facts)
+                self._write_cycle(store)
                 if not tidied:
                     store.forget_gone(last.written_at)
                     tidied = True
@@ -110,6 +121,13 @@ class StatusPublisher(threading.Thread):
             # Written or not, writing them again changes nothing.
             self._put_back(status, facts)
             raise
+
+    def _write_cycle(self, store: StatusStore) -> None:
+        """One that is not written is not kept: the next one says more."""
+        with self._condition:
+            cycle, self._cycle = self._cycle, None
+        if cycle is not None:
+            PublishedCycles(store.client, store.keys).write(cycle, store.bridge_ttl_ms)
 
     def _put_back(self, status: BridgeStatus, facts: Sequence[TaskFacts]) -> None:
         with self._condition:

@@ -138,6 +138,7 @@ class TaskFacts:
             "reason": self.reason,
             "detail": self.detail and self.detail[:DETAIL_MAX_CHARS],
         }
+        record |= _rarely_asked(self.request)
         if self.begin is not None:
             record |= self.begin.fields
         if self.out_of_memory:
@@ -150,6 +151,17 @@ class TaskFacts:
             record["run_s"] = seen if self.run_s is None else self.run_s
         changed_at = ended or started or self.received_at
         return StoredRecord(self.task_id, changed_at, ended is not None, to_json(record).decode())
+
+
+def _rarely_asked(request: ResourceRequest) -> dict[str, Any]:
+    """What most tasks do not ask for, left out where it is not: most records stay as short as they were."""
+    asked = {
+        "gpu_types": request.gpu_types,
+        "exclusive": request.exclusive and request.memory_mib is not None,
+        "cpus_milli": request.cpus_milli,
+        "host_memory_mib": request.host_memory_mib,
+    }
+    return {name: value for name, value in asked.items() if value}
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,6 +9,7 @@ from typing import Any
 from celeray import __version__
 from celeray.scheduler.bridge import picture
 from celeray.scheduler.bridge.capacity_exchange import CapacityExchange
+from celeray.scheduler.bridge.cycle_report import CycleReport
 from celeray.scheduler.bridge.dispatcher import Dispatcher
 from celeray.scheduler.bridge.learned_exchange import LearnedExchange
 from celeray.scheduler.bridge.publisher import StatusPublisher
@@ -43,6 +44,7 @@ class Reporting:
         self._recorder = recorder
         self._started_at = time.time()
         self._publisher = StatusPublisher(self._open_store)
+        self._cycles = CycleReport(bridge_id, dispatcher)
         self._capacity = CapacityExchange(bridge_id, lambda: broker_redis(app), broker_keys(app))
         self._learned = LearnedExchange(
             lambda: LearnedStore(broker_redis(app), broker_keys(app)),
@@ -99,7 +101,7 @@ class Reporting:
             counters=taken.counters,
             records_skipped=taken.skipped,
         )
-        self._publisher.offer(status, taken.facts)
+        self._publisher.offer(status, taken.facts, self._cycles.take(now))
         self._capacity.offer(self._cluster_capacity(now))
         dispatcher.learner.see(dispatcher.fleet.ledger.readings())
         self._learned.offer(dispatcher.learner.take())

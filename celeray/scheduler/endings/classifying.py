@@ -15,8 +15,10 @@ from celeray.scheduler.outcomes import Outcome
 
 _MARK = "celeray_outcome"
 """Attribute of an exception: its outcome, decided where the task ran, since the chain of its causes does not travel."""
-_SHORT_OF_MEMORY = re.compile(r"running low on memory|OutOfMemory|memory pressure")
-"""How Ray says that it killed a process to save its node."""
+OUT_OF_MEMORY = "killed by the kernel, out of host memory"
+"""How the bridge says so. What Ray says of any process that was killed names the kernel as one of several causes."""
+_SHORT_OF_MEMORY = re.compile(rf"running low on memory|OutOfMemory|memory pressure|{OUT_OF_MEMORY}")
+"""How Ray says that it killed a process to save its node, and the bridge that the kernel did."""
 _NODE_GONE = re.compile(r"node \S+ is gone$|[Nn]ode (?:has )?died|node failure")
 """How the bridge and Ray say that a process went with its node."""
 _OUTCOMES = frozenset(outcome.value for outcome in Outcome)
@@ -58,6 +60,11 @@ def outcome_of_lost_executor(detail: str) -> Outcome:
     if _SHORT_OF_MEMORY.search(detail):
         return Outcome.HOST_MEMORY
     return Outcome.NODE_LOST if _NODE_GONE.search(detail) else Outcome.EXECUTOR_LOST
+
+
+def node_gone(node_id: str) -> str:
+    """How the detail of an executor ends that was lost with its node."""
+    return f"node {node_id} is gone"
 
 
 def names_of(error: type[BaseException]) -> frozenset[str]:

@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import time
+from collections import deque
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from threading import Lock
 
 CGROUPS = Path("/sys/fs/cgroup")
 OWN_CGROUP = Path("/proc/self/cgroup")
 VMSTAT = Path("/proc/vmstat")
 COUNT = "oom_kill"
+LATELY_S = 10.0
+"""How long after a kill a death may still be its work. A kill of some other process is forgotten then."""
 
 
 class OutOfMemoryKills:
@@ -22,13 +27,47 @@ class OutOfMemoryKills:
         self._path = path or next((found for found in _paths() if _count(found) is not None), None)
         self._seen = self._now()
 
-    def have_risen(self) -> bool:
-        """Whether there was one since the last call."""
+    def rise(self) -> int:
+        """How many there were since the last call."""
         before, self._seen = self._seen, self._now()
-        return self._seen > before
+        return max(0, self._seen - before)
 
     def _now(self) -> int:
         return 0 if self._path is None else _count(self._path) or 0
+
+
+class RecentKills:
+    """Which deaths those kills explain: each explains one, and only one that is asked about soon. Thread-safe."""
+
+    def __init__(self, kills: OutOfMemoryKills, clock: Callable[[], float] = time.monotonic) -> None:
+        """
+        Args:
+            clock: seconds that only rise.
+        """
+        self._kills = kills
+        self._clock = clock
+        self._lock = Lock()
+        self._seen_at: deque[float] = deque()
+
+    def look(self) -> None:
+        """Note what there is now; as often as it may be, since a kill counts from the look that saw it."""
+        with self._lock:
+            self._note()
+
+    def take(self) -> bool:
+        """Whether a process that has just been seen dead was killed so, as far as can be told."""
+        with self._lock:
+            self._note()
+            if not self._seen_at:
+                return False
+            self._seen_at.popleft()
+            return True
+
+    def _note(self) -> None:
+        now = self._clock()
+        self._seen_at.extend([now] * self._kills.rise())
+        while self._seen_at and self._seen_at[0] < now - LATELY_S:
+            self._seen_at.popleft()
 
 
 def _paths() -> Iterator[Path]:

@@ -161,7 +161,7 @@ class SettledRequest:
     def _loss(self, error: BaseException) -> Outcome:
         if self.celeray_lost_as is not None:
             return self.celeray_lost_as
-        if KILLED in str(error) and self.celeray_writer.kills.have_risen():
+        if KILLED in str(error) and self.celeray_writer.kills.take():
             return Outcome.HOST_MEMORY
         return Outcome.WORKER_LOST
 

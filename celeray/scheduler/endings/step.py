@@ -11,12 +11,17 @@ from celery import bootsteps
 from celery.utils.imports import symbol_by_name
 from celery.worker.consumer.tasks import Tasks
 
+from celeray.scheduler.broker import broker_redis, masked
 from celeray.scheduler.duties.old_letters import OldLetters
+from celeray.scheduler.endings.letter_first import LetterFirst
+from celeray.scheduler.endings.posting import Posting
 from celeray.scheduler.endings.request import RetriedRequest, SettledRequest
 from celeray.scheduler.endings.writing import Writer
 from celeray.scheduler.installed import settings_of
 from celeray.scheduler.keepers import server_time
 from celeray.scheduler.letters.due import send_due
+from celeray.scheduler.letters.outbox import Outbox
+from celeray.scheduler.letters.producing import Producer
 from celeray.scheduler.letters.store import Letters
 from celeray.scheduler.settings import Settings
 from celeray.scheduler.topology import BrokerKind
@@ -38,12 +43,17 @@ class SettleRuns(bootsteps.StartStopStep):
         super().__init__(consumer, **kwargs)
         settings, kind = settings_of(consumer.app), consumer.app.amqp.broker_kind
         self._settings = settings
-        writer = Writer(settings, sends_again=kind is BrokerKind.REDIS)
+        self._first = LetterFirst.of(consumer)
+        self._posting: Posting | None = None
+        writer = Writer(
+            settings, sends_again=kind is BrokerKind.REDIS or self._first is not None, first=self._first
+        )
         if not writer.sends_again:
             logger.warning(
-                "broker %s: failed tasks leave no dead letters, and retry_policies=%r retry nothing; "
-                "only a Redis broker keeps messages for later",
+                "broker %s and result_backend=%r: failed tasks leave no dead letters, and retry_policies=%r retry "
+                "nothing; only a Redis keeps messages for later",
                 kind.value,
+                masked(str(consumer.app.conf.result_backend or "")),
                 settings.retry_policies,
             )
         for task in list(consumer.app.tasks.values()):
@@ -51,7 +61,10 @@ class SettleRuns(bootsteps.StartStopStep):
 
     def start(self, consumer: Any) -> None:
         """Does for a team without a keeper, with each renewal of the leases, what may not be left undone: what is due
-        is sent, and letters that are far too many are forgotten."""
+        is sent, and letters that are far too many are forgotten. Where the broker is no Redis a thread does both."""
+        if self._first is not None:
+            self._post(consumer.app, self._first)
+            return
         channel = consumer.task_consumer.channel
         if not isinstance(channel, Channel):
             return
@@ -60,6 +73,24 @@ class SettleRuns(bootsteps.StartStopStep):
             book.on_renewed.append(partial(spared, _send_due, book, self._settings))
         if self._settings.failed_task_letters:
             book.on_renewed.append(partial(spared, _forget_excess, book, self._settings))
+
+    def stop(self, consumer: Any) -> None:
+        """What is being published is published first."""
+        posting, self._posting = self._posting, None
+        if posting is not None:
+            posting.stop()
+
+    def _post(self, app: Any, first: LetterFirst) -> None:
+        # Again with each connection that is lost and made anew.
+        if self._posting is None:
+            client, keys, settings = broker_redis(app), first.keys, self._settings
+            self._posting = Posting(
+                Outbox(client, keys, Producer(app)),
+                OldLetters(
+                    Letters(client, keys), retention_s=settings.letter_retention_s, most=settings.letters_max
+                ),
+            )
+            self._posting.start()
 
 
 def spared(duty: Callable[[LeaseBook, Settings], None], book: LeaseBook, settings: Settings) -> None:

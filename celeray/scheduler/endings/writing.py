@@ -1,6 +1,7 @@
 """Writes what is left of a message: under its lease together with the ack, or, where it has none, before that.
 
-Without a lease it is idempotent by the message's tag, which is new with each attempt.
+Without a lease it is idempotent by the message's tag, which is new with each attempt. Where the broker is no Redis,
+`letter_first` does it.
 """
 
 from __future__ import annotations
@@ -13,7 +14,8 @@ from kombu.transport.redis import Channel as RedisChannel
 from kombu.utils.json import dumps
 
 from celeray.scheduler.backoff import RetryPolicy
-from celeray.scheduler.endings.host_memory import OutOfMemoryKills
+from celeray.scheduler.endings.host_memory import OutOfMemoryKills, RecentKills
+from celeray.scheduler.endings.letter_first import LetterFirst
 from celeray.scheduler.keys import Keys
 from celeray.scheduler.letters.attempts import HEADER, Attempts
 from celeray.scheduler.letters.envelope import UnreadableLetterError, with_header
@@ -33,14 +35,16 @@ NEVER_RUN = frozenset({ParkReason.BAD_REQUEST, ParkReason.NEVER_FITS})
 class Writer:
     """Of one worker."""
 
-    def __init__(self, settings: Settings, *, sends_again: bool) -> None:
+    def __init__(self, settings: Settings, *, sends_again: bool, first: LetterFirst | None = None) -> None:
         """
         Args:
-            sends_again: the broker is a Redis, which can keep messages until they are due.
+            sends_again: there is a Redis, which can keep messages until they are due.
+            first: for messages of a broker that is none.
         """
+        self._first = first
         self._settings = settings
         self.sends_again = sends_again
-        self.kills = OutOfMemoryKills()
+        self.kills = RecentKills(OutOfMemoryKills())
         self._policies: dict[str, RetryPolicy | None] = {}
 
     def policy_of(self, task: str) -> RetryPolicy | None:
@@ -74,6 +78,8 @@ class Writer:
             lease.ending = ending
         elif isinstance(message.channel, RedisChannel):
             self._end_unleased(message, ending)
+        elif self._first is not None:
+            self._first.leave(message, ending)
 
     def _end_unleased(self, message: Any, ending: Ending) -> None:
         channel, tag = message.channel, str(message.properties.get("delivery_tag"))

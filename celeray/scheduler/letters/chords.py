@@ -31,7 +31,6 @@ from celeray.scheduler.fenced_results import CLAIM_POLL_S, EPOCH
 from celeray.scheduler.installed import installed_on
 from celeray.scheduler.keys import Keys
 from celeray.scheduler.revoking import never_published
-from celeray.scheduler.topology import BrokerKind
 from celeray.scheduler.transport.scripts import Script
 
 logger = logging.getLogger(__name__)
@@ -90,8 +89,7 @@ class ReopeningMixin:
         installed = installed_on(self.app)
         if installed is None or not installed.settings.failed_task_letters:
             return 0
-        on_redis = self.app.amqp.broker_kind is BrokerKind.REDIS
-        return installed.settings.letter_retention_s + RECORD_MARGIN_S if on_redis else 0
+        return installed.settings.letter_retention_s + RECORD_MARGIN_S
 
     def on_chord_part_return(self, request: Any, state: str, result: Any, **kwargs: Any) -> Any:
         """As Celery's."""

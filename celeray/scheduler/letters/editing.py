@@ -26,6 +26,8 @@ class Edits:
     """Of the API, 1 to 10; it is translated here, and nowhere after."""
     headers: Mapping[str, Any] = field(default_factory=dict)
     """Those that are replaced or added."""
+    lowest_first: bool = True
+    """Whether the message's broker serves 0 first."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,7 +44,8 @@ def edited(envelope: Envelope, tag: str, edits: Edits) -> bytes:
     """The message as `renewed` makes it, with the edits."""
     text = renewed(envelope, tag).decode()
     if edits.priority is not None:
-        text = put(text, ("properties", "priority"), priorities.to_broker(edits.priority, lowest_first=True))
+        broker = priorities.to_broker(edits.priority, lowest_first=edits.lowest_first)
+        text = put(text, ("properties", "priority"), broker)
         text = put(text, ("headers", priorities.HEADER), edits.priority)
     if edits.queue is not None:
         text = put(text, ("properties", "delivery_info", "exchange"), ANONYMOUS)

@@ -36,9 +36,12 @@ class Parcel:
     digest: str
     """SHA-1 of its record, so that the script sends what was read and nothing else."""
     list: bytes
+    """Where its broker is no Redis: its queue, with the prefix of the keys."""
     message: bytes
     request: RequestEdit | None = None
     """None: its resource requirements are as they were."""
+    published: bool = False
+    """Its broker is no Redis, so it is made due, and published by who can."""
 
 
 class Packer:
@@ -88,15 +91,19 @@ class Packer:
             queue, step = self._route_of(envelope), _step(envelope.properties.get("priority"))
         if queue is None and self._priority is None and not self._request:
             message = renewed(envelope, redriven_tag())
-            return Parcel(letter_id, digest, list_of(parked, envelope, self._keys), message)
+            place = list_of(parked, envelope, self._keys)
+            return Parcel(letter_id, digest, place, message, published=not parked.lowest_first)
         if (target := queue or own) is None:
             raise UnreadableLetterError(UNKNOWN_LIST)
         change = self._change(envelope, target)
+        edits = Edits(queue, self._priority, change.headers if change else {}, parked.lowest_first)
+        message = edited(envelope, redriven_tag(), edits)
+        if not parked.lowest_first:
+            there = f"{self._keys.prefix}{target}".encode()
+            return Parcel(letter_id, digest, there, message, change, published=True)
         if self._priority is not None:
             step = to_broker(self._priority, lowest_first=True)
-        edits = Edits(queue, self._priority, change.headers if change else {})
-        place, message = self._keys.queue_lists(target)[step], edited(envelope, redriven_tag(), edits)
-        return Parcel(letter_id, digest, place.encode(), message, change)
+        return Parcel(letter_id, digest, self._keys.queue_lists(target)[step].encode(), message, change)
 
     def _change(self, envelope: Envelope, queue: str) -> RequestEdit | None:
         if not self._request:

@@ -1,8 +1,8 @@
 """A parked message as an operator sees it. Whatever bytes are there, reading them never fails.
 
 A record in Redis is a msgpack map: reason, detail, list, at, begun, message (transport/lua/lease.lua, `park`), and what
-lua/end_run.lua, lua/places.lua and lua/take_in.lua add. What it lacks, or has in another type, is shown as unknown; the
-bytes are kept as they are. The reason is any text.
+lua/end_run.lua, lua/leave.lua, lua/places.lua and lua/take_in.lua add. What it lacks, or has in another type, is shown
+as unknown; the bytes are kept as they are. The reason is any text.
 """
 
 from __future__ import annotations
@@ -123,6 +123,13 @@ class Parked:
     """This and the next only where the message is kept no more."""
     task_id: str | None = None
     original: bytes | None = None
+    broker: str | None = None
+    """Kind of the broker that it came from, and that it is published to. None: the Redis where the letter is."""
+
+    @property
+    def lowest_first(self) -> bool:
+        """Whether its priority is that of Redis."""
+        return self.broker is None
 
 
 _PAST = {b"redriven": LetterState.REDRIVEN, b"discarded": LetterState.DISCARDED}
@@ -236,7 +243,9 @@ def _shown(parked: Parked, document: dict[str, Any], keys: Keys, size: int | Non
         "task_id": _text(headers.get("id")) or parked.task_id,
         "task": _text(headers.get("task")) or parked.task,
         "queue": None if queue is None else _clean(queue),
-        "priority": priorities.from_broker(sent, headers.get(priorities.HEADER), lowest_first=True),
+        "priority": priorities.from_broker(
+            sent, headers.get(priorities.HEADER), lowest_first=parked.lowest_first
+        ),
         "reason": parked.reason,
         "detail": parked.detail,
         "parked_at": parked.at,
@@ -250,6 +259,7 @@ def _of_its_runs(found: dict[Any, Any]) -> dict[str, Any]:
     kept, original = found.get(b"attempts"), found.get(b"original")
     return {
         "original": original if isinstance(original, bytes) else None,
+        "broker": _text(found.get(b"broker")) or None,
         "due": None if due is None else _number(due),
         "gone": None if gone is None else _number(gone),
         "tries": None if tries is None else int(_number(tries)),

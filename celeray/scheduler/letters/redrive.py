@@ -1,6 +1,7 @@
 """Sends dead letters again: the original bytes to the list that they were on, under a new delivery tag.
 
 The letter is removed and the message pushed by one script, so pressing twice sends once. Callers are REST and the CLI.
+A letter whose broker is no Redis becomes due at once instead, and whoever is connected to that broker publishes it.
 """
 
 from __future__ import annotations
@@ -89,6 +90,8 @@ class Redriven(BaseModel):
     matched: int
     sent: int
     """With `dry_run`: would be sent."""
+    to_publish: int = 0
+    """How many of them are due now, since their broker is no Redis: a keeper or worker of the app publishes them."""
     skipped: int
     skipped_by_reason: dict[str, int]
     skipped_letters: tuple[Skipped, ...]
@@ -141,6 +144,7 @@ class Redrive:
             dry_run=terms.dry_run,
             matched=len(ids),
             sent=tally.done,
+            to_publish=tally.to_publish,
             skipped=len(tally.skipped),
             skipped_by_reason=tally.reasons,
             skipped_letters=tuple(tally.skipped[:SKIPPED_SHOWN]),
@@ -176,13 +180,14 @@ class Redrive:
             *trail_arguments(record),
         ]
         for parcel in parcels:
-            number = first + lists.index(parcel.list)
-            args += [field_of(parcel.letter_id), parcel.digest, number, parcel.message]
+            number, how = first + lists.index(parcel.list), "publish" if parcel.published else "push"
+            args += [field_of(parcel.letter_id), parcel.digest, number, parcel.message, how]
         verdicts = letter_script("redrive")(self._letters.client, keys, args)
         edits: list[ShownEdit] = []
         for parcel, verdict in zip(parcels, verdicts, strict=True):
             if verdict == b"sent":
                 tally.done += 1
+                tally.to_publish += parcel.published
                 edits += _shown(parcel)
             else:
                 why = GONE if verdict == b"gone" else verdict.decode("utf-8", "replace")

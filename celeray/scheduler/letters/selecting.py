@@ -71,6 +71,7 @@ class Tally:
 
     def __init__(self) -> None:
         self.done = 0
+        self.to_publish = 0
         self.skipped: list[Skipped] = []
 
     def skip(self, letter_id: str, reason: str) -> None:

@@ -41,6 +41,7 @@ class LetterFilter(BaseModel):
     queue: str | None = Field(default=None, max_length=500)
     task: str | None = Field(default=None, max_length=500)
     """A pattern of task names with *, ? and [...]. A letter that names no task has the name ""."""
+    task_id: str | None = Field(default=None, max_length=500)
     reason: str | None = Field(default=None, max_length=500)
     exception: str | None = Field(default=None, max_length=500)
     """A pattern of class names, with or without their modules, that the last attempt's exception has."""
@@ -61,6 +62,7 @@ class LetterFilter(BaseModel):
             self.queue in (None, letter.queue)
             and self.reason in (None, letter.reason)
             and self.state is letter.state
+            and self.task_id in (None, letter.task_id)
             and (self.exception is None or _is_named(letter.exception, self.exception))
             and (self.task is None or fnmatchcase(letter.task or "", self.task))
             and (self.since is None or letter.parked_at >= self.since)

@@ -14,6 +14,8 @@ from typing import Any
 
 from celery import Celery
 
+from tests.integration.memory_cgroup import MemoryCgroup
+
 ROOT = Path(__file__).parents[3]
 DEADLINE_S = 60.0
 
@@ -55,6 +57,7 @@ class LiveBridge:
         gpus: str | None = "2x24GiB",
         name: str = "gpu",
         env: dict[str, str] | None = None,
+        cgroup: MemoryCgroup | None = None,
     ) -> None:
         self.url = url
         self.log = folder / f"{name}.log"
@@ -63,7 +66,8 @@ class LiveBridge:
         command = [sys.executable, "-m", "celeray.cli", "bridge", "-A", module, "-n", self.node]
         command += ["--simulate-gpus", gpus] if gpus else []
         # Without mingle and gossip it is ready a second sooner; what they do is Celery's own.
-        self._command = [*command, *args, "--", "--without-mingle", "--without-gossip"]
+        command += [*args, "--", "--without-mingle", "--without-gossip"]
+        self._command = command if cgroup is None else cgroup.entered(command)
         self._env = {
             **os.environ,
             "CELERY_BROKER_URL": url,

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator
 
 import pytest
 import redis
+from click.testing import CliRunner
 
+from celeray.cli import main
 from celeray.scheduler.embedded_redis import EmbeddedRedis
 from tests.integration.outcome_rows import (
     BRIDGE,
@@ -52,6 +55,21 @@ def test_row(site: Site, sent: dict[Row, str], row: Row) -> None:
             assert attempt.devices
             assert attempt.node
             assert attempt.vram_asked_mib == 1024
+
+
+def test_one_is_described_with_its_run_and_its_attempts(site: Site, sent: dict[Row, str]) -> None:
+    row = next(row for row in sent if str(row) == "exception: its policy gives up")
+    check(row, site, sent[row])
+    way = ["--redis-url", site.app.conf.broker_url, "-o", "json"]
+
+    answer = CliRunner().invoke(main, ["describe", "task", sent[row], *way])
+
+    assert answer.exit_code == 0, answer.output
+    found = json.loads(answer.output)
+    assert (found["state"], found["result"]["exception"]) == ("failed", "ValueError")
+    assert found["run"]["vram_mib"] == 1024
+    (letter,) = found["letters"]
+    assert [one["devices"] for one in letter["history"]] == [found["run"]["device_uuids"]] * 3
 
 
 def test_terminated_in_its_run(site: Site) -> None:

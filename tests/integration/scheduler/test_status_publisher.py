@@ -13,8 +13,10 @@ import redis
 from celeray.scheduler.bridge.publisher import StatusPublisher
 from celeray.scheduler.bridge.recorder import Recorder, TaskFacts
 from celeray.scheduler.embedded_redis import EmbeddedRedis
-from celeray.scheduler.model import ResourceRequest
+from celeray.scheduler.explanations.published import PublishedCycles
+from celeray.scheduler.model import Reason, ResourceRequest
 from celeray.scheduler.status_store import StatusStore
+from tests.cycle_samples import WHOLE, published, waiting
 from tests.status_samples import NOW, bridge
 
 pytestmark = pytest.mark.integration
@@ -67,6 +69,28 @@ def test_what_is_offered_is_written_and_the_end_takes_the_bridge_off(
     assert not publisher.is_alive()
     assert store.read_task("t2") is not None
     assert store.read_bridges() == []
+
+
+def test_the_newest_cycle_is_written_bounded_and_gone_with_its_bridge(
+    server: EmbeddedRedis, store: StatusStore
+) -> None:
+    cycles = PublishedCycles(store.client, store.keys)
+    publisher = StatusPublisher(lambda: open_store(server))
+    publisher.start()
+    publisher.offer(bridge(), (), published(waiting("first", 1, WHOLE)))
+    wait_for(lambda: "b1" in cycles.read(["b1"]), "the cycle is written")
+    publisher.offer(bridge(waiting=9), ())
+    wait_for(lambda: store.read_bridges()[0].waiting == 9, "the status alone is written")
+    assert cycles.read(["b1", "b2"])["b1"].task("first") is not None
+    many = [waiting(f"t{n}", n, WHOLE) for n in range(1_200, 0, -1)]
+    publisher.offer(bridge(), (), published(*many, reasons={1: Reason.VRAM, 1_200: Reason.VRAM}))
+    wait_for(lambda: cycles.read(["b1"])["b1"].left_out == 200, "the next one is written")
+    found = cycles.read(["b1"])["b1"]
+    assert [task.sequence for task in found.cycle.waiting] == list(range(1, 1_001))
+    assert found.reasons == {1: Reason.VRAM}
+    assert 0 < int(store.client.pttl(store.keys.bridge_cycle("b1"))) <= store.bridge_ttl_ms  # type: ignore[arg-type]
+    publisher.stop(timeout_s=DEADLINE_S)
+    assert cycles.read(["b1"]) == {}
 
 
 def test_an_end_without_an_offer(server: EmbeddedRedis) -> None:

@@ -79,4 +79,4 @@ def test_an_actor_that_cannot_be_killed(monkeypatch: pytest.MonkeyPatch) -> None
 def test_a_node_that_is_gone_is_the_cause() -> None:
     (end,) = told(BrokenNodes(None, alive=False), process=ProcessId(1, 0.0))
 
-    assert end == ExecutorEnded("e1", EndCause.NODE_LOST, "it died")
+    assert end == ExecutorEnded("e1", EndCause.NODE_LOST, "it died; node n1 is gone")

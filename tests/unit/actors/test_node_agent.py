@@ -13,6 +13,7 @@ import pytest
 from celeray.actors import processes
 from celeray.actors.node_agent import NodeAgent, agent_name
 from celeray.actors.processes import ProcessId, is_alive, this_process
+from celeray.scheduler.endings import host_memory
 from celeray.scheduler.errors import ConfigurationError
 from tests.fake_nvml import FakeDevice
 from tests.unit.actors.conftest import MakeNvml
@@ -124,3 +125,20 @@ def test_a_process_is_read_with_who_started_it_where_its_pid_can_be_seen(
                 assert next(iter(process.parents), None) == parents
         finally:
             child.kill()
+
+
+def test_a_kill_by_the_kernel_answers_for_one_death(
+    make_nvml: MakeNvml, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    make_nvml()
+    events = tmp_path / "memory.events"
+    events.write_text("oom_kill 3\n")
+    monkeypatch.setattr(host_memory, "_paths", lambda: iter([events]))
+    agent = NodeAgent(NODE)
+    assert not agent.was_out_of_memory()
+
+    events.write_text("oom_kill 4\n")
+    agent.read()
+
+    assert agent.was_out_of_memory()
+    assert not agent.was_out_of_memory()

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from celeray.cli.get import _task_row
+from celeray.cli.get import task_row
 from celeray.scheduler.status import OutOfMemoryRecord, TaskRecord
 from tests.status_samples import NOW, record
 
 
 def shown(found: TaskRecord) -> str:
     """Its VRAM, the seventh column."""
-    return _task_row(found, NOW)[6]
+    return task_row(found, NOW)[6]
 
 
 def test_what_ran_out_of_memory_shows_what_it_asks_now_and_how_often_it_did() -> None:

@@ -10,7 +10,7 @@ import redis
 from celery import Celery
 from redis.sentinel import SentinelConnectionPool
 
-from celeray.scheduler.broker import broker_keys, broker_redis, masked, redis_from_url
+from celeray.scheduler.broker import broker_keys, broker_redis, keeps_letters, masked, redis_from_url
 from celeray.scheduler.errors import ConfigurationError
 
 
@@ -108,3 +108,13 @@ def test_masked() -> None:
     assert masked("redis://user:pw@h:1/0") == "redis://user:**@h:1/0"
     assert masked("redis://:pw@h:1/0") == "redis://:**@h:1/0"
     assert masked("redis://h:1/0") == "redis://h:1/0"
+
+
+def test_keys_are_spelled_as_their_redis_has_it() -> None:
+    options = {"global_keyprefix": "film:"}
+    on_amqp = app(
+        broker_url="amqp://mq//", result_backend="redis://h:7/1", result_backend_transport_options=options
+    )
+    assert broker_keys(on_amqp).parked() == "film:celeray:parked"
+    assert keeps_letters(on_amqp.conf)
+    assert not keeps_letters(app(broker_url="amqp://mq//", result_backend="rpc://").conf)

@@ -14,7 +14,8 @@ from celery._state import _task_stack
 
 import celeray
 from celeray.scheduler.errors import ConfigurationError, FlagError, RequirementError
-from celeray.scheduler.publishing import WORKER_RETRY_POLICY, survives_msgpack
+from celeray.scheduler.publishing import WORKER_RETRY_POLICY, Publisher, survives_msgpack
+from celeray.scheduler.settings import Settings
 
 REDIS, AMQP = "redis://127.0.0.1:1/0", "amqp://127.0.0.1:1//"
 
@@ -277,3 +278,13 @@ class TestPatience:
         finally:
             _task_stack.pop()
             task.pop_request()
+
+
+def test_what_a_run_publishes_is_no_copy_of_its_message() -> None:
+    app = Celery("film", broker="memory://", set_as_current=False)
+    celeray.install(app, Settings())
+    message = app.amqp.create_task_message("id", "film.cut", (), {})
+    given = {"headers": {"celeray_tag": "t-1.2", "mine": 1}}
+    prepared = Publisher(app.amqp).prepare("film.cut", message, given)
+    assert "celeray_tag" not in prepared["headers"]
+    assert prepared["headers"]["mine"] == 1

@@ -7,6 +7,12 @@ local function scheduled_keys(book)
   return base, base .. ':due'
 end
 
+-- Ids of those that wait and whose broker is no Redis, by the time when they may be claimed for publishing. They are in no
+-- other schedule, so who can't publish them never looks at them.
+local function publish_key(book)
+  return (scheduled_keys(book)) .. ':publish'
+end
+
 local function past_keys(book)
   return book.parked .. ':past', book.parked .. ':past:at'
 end
@@ -20,6 +26,20 @@ local function remove_letter(book, id)
   redis.call('HDEL', book.parked, id)
   redis.call('HDEL', records, id)
   redis.call('ZREM', due, id)
+  redis.call('ZREM', publish_key(book), id)
+end
+
+local function schedule_publish(book, id, record)
+  redis.call('HSET', (scheduled_keys(book)), id, cmsgpack.pack(record))
+  redis.call('ZADD', publish_key(book), stamp(record.due), id)
+end
+
+-- Of a letter that is there. Its attempts stay with it, for an operator, if it can't be published.
+local function make_due(book, id, raw, list, message)
+  local record = cmsgpack.unpack(raw)
+  record.list, record.message, record.due, record.original = list, message, server_time(), nil
+  remove_letter(book, id)
+  schedule_publish(book, id, record)
 end
 
 local function forget_past(records, times, ids)

@@ -14,6 +14,7 @@ import redis
 
 from celeray.scheduler.embedded_redis import EmbeddedRedis
 from tests.integration.bridge.live import ROOT, application, until
+from tests.integration.memory_cgroup import MemoryCgroup
 from tests.integration.outcome_rows import PREFORK, Site
 
 MODULE = "tests.apps.endings"
@@ -23,11 +24,20 @@ QUEUE = "cpu.analysis"
 class LiveWorker:
     """`celery worker`, started and stopped by pid."""
 
-    def __init__(self, url: str, folder: Path, *args: str, name: str = "ends", **env: str) -> None:
+    def __init__(
+        self,
+        url: str,
+        folder: Path,
+        *args: str,
+        name: str = "ends",
+        cgroup: MemoryCgroup | None = None,
+        **env: str,
+    ) -> None:
         self.url, self.node = url, f"{name}@test"
         self._log = folder / f"{name}.log"
         command = [sys.executable, "-m", "celery", "-A", MODULE, "worker", "-n", self.node, "-l", "INFO"]
-        self._command = [*command, "-Q", QUEUE, "--without-mingle", "--without-gossip", *args]
+        command += ["-Q", QUEUE, "--without-mingle", "--without-gossip", *args]
+        self._command = command if cgroup is None else cgroup.entered(command)
         self._env = {**os.environ, "CELERY_BROKER_URL": url, "CELERY_RESULT_BACKEND": url, **env}
         self.process: subprocess.Popen[bytes] | None = None
 

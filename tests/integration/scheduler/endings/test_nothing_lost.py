@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import random
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -33,14 +35,26 @@ def submit(url: str, number: int, deadly: int) -> dict[str, str]:
     return kinds
 
 
+@contextmanager
+def working(url: str, folder: Path) -> Iterator[list[LiveWorker]]:
+    """Two workers. None is left, however the test ends: it would work on what later tests send."""
+    made = [
+        LiveWorker(url, folder, "-Q", ",".join(QUEUES), "-c", "2", name=f"w{index}", TEST_LEASE_S="2")
+        for index in range(2)
+    ]
+    try:
+        yield [worker.start() for worker in made]
+        for worker in made:
+            worker.stop()
+    finally:
+        for worker in made:
+            worker.kill()
+
+
 def run(url: str, folder: Path, kinds: dict[str, str], *, kills: int, deadline_s: float) -> None:
     """Run them with two workers of which one is killed, with its children, and started again, so often."""
     chance = random.Random(4)
-    workers = [
-        LiveWorker(url, folder, "-Q", ",".join(QUEUES), "-c", "2", name=f"w{index}", TEST_LEASE_S="2").start()
-        for index in range(2)
-    ]
-    with redis.Redis.from_url(url) as client:
+    with working(url, folder) as workers, redis.Redis.from_url(url) as client:
         letters, keys, total = Letters(client, Keys()), Keys(), len(kinds)
         open_ones = [f"celery-task-meta-{one}" for one, kind in kinds.items() if kind == "well"]
         good = len(open_ones)
@@ -59,8 +73,6 @@ def run(url: str, folder: Path, kinds: dict[str, str], *, kills: int, deadline_s
             victim.start(wait=False)
         until(lambda: ended() == total, "all have ended", deadline_s)
         until(lambda: not client.hlen("unacked") and not client.hlen(keys.scheduled()[0]), "nothing is held")
-    for worker in workers:
-        worker.stop()
 
 
 def check_ends(url: str, kinds: dict[str, str]) -> None:
@@ -92,6 +104,7 @@ def test_letters_and_successes_are_what_was_submitted(redis_url: str, tmp_path: 
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(1500)
 def test_of_ten_thousand(redis_url: str, tmp_path: Path) -> None:
     begin = time.monotonic()
     kinds = submit(redis_url, 10_000, deadly=60)

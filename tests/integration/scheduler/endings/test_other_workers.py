@@ -21,9 +21,13 @@ BY_NAME = {f"{row.outcome}: {row.name}": row for row in ROWS}
 @contextmanager
 def running(url: str, folder: Path, *args: str, **env: str) -> Iterator[Site]:
     worker = LiveWorker(url, folder, *args, **env).start()
-    with redis.Redis.from_url(url) as client:
-        yield Site(application(url, MODULE), client, QUEUE, PREFORK, worker.node)
-    worker.stop()
+    try:
+        with redis.Redis.from_url(url) as client:
+            yield Site(application(url, MODULE), client, QUEUE, PREFORK, worker.node)
+        worker.stop()
+    finally:
+        # After a failure: one that is left would work on what later tests send.
+        worker.kill()
 
 
 def test_on_kombus_own_transport_the_letter_comes_before_the_ack(redis_url: str, tmp_path: Path) -> None:

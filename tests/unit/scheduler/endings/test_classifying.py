@@ -10,8 +10,10 @@ from billiard.exceptions import SoftTimeLimitExceeded, TimeLimitExceeded, Worker
 
 from celeray.scheduler.bridge.celery_port import CeleryPort
 from celeray.scheduler.endings.classifying import (
+    OUT_OF_MEMORY,
     error_of,
     names_of,
+    node_gone,
     outcome_of_body,
     outcome_of_failure,
     outcome_of_lost_executor,
@@ -77,10 +79,16 @@ def test_a_note_that_is_none_of_ours_is_not_believed() -> None:
 @pytest.mark.parametrize(
     ("detail", "outcome"),
     [
-        ("executor e1: node 4f is gone", Outcome.NODE_LOST),
+        (f"executor e1: ActorUnavailableError: Socket closed; {node_gone('4f')}", Outcome.NODE_LOST),
         ("executor e1: The actor died because its node has died. Node Id: 4f", Outcome.NODE_LOST),
         ("executor e1: Task was killed due to the node running low on memory.", Outcome.HOST_MEMORY),
         ("executor e1: ray.exceptions.OutOfMemoryError: ...", Outcome.HOST_MEMORY),
+        (f"executor e1: The actor is dead. SIGKILL ({OUT_OF_MEMORY})", Outcome.HOST_MEMORY),
+        (
+            "executor e1: The actor is dead. Some common causes include: (1) the process was killed by the OOM killer "
+            "due to high memory usage, (2) ray stop --force",
+            Outcome.EXECUTOR_LOST,
+        ),
         (
             "executor e1: The actor is dead because its worker process has died. SIGKILL",
             Outcome.EXECUTOR_LOST,

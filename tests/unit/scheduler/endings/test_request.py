@@ -18,7 +18,7 @@ class Kills:
     def __init__(self, risen: bool) -> None:
         self._risen = risen
 
-    def have_risen(self) -> bool:
+    def take(self) -> bool:
         return self._risen
 
 

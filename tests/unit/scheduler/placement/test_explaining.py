@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from hypothesis import given, settings
+from hypothesis import strategies as st
 
-from celeray.scheduler.model import Reason, ResourceRequest, Snapshot, WaitingTask
+from celeray.scheduler.model import Reason, ResourceRequest, Snapshot, WaitingTask, WarmExecutor
 from celeray.scheduler.placement import Policy, explain, place
 
 from .clusters import GIB, POLICY, device, gpu, node, snapshot, warm
@@ -40,8 +41,33 @@ def test_an_idle_executor_of_its_class_takes_it_whatever_the_devices_say() -> No
     assert explain(gpu(21), cluster, POLICY, "mine").warm is None
 
 
-@given(requests, snapshots())
-@settings(max_examples=300, deadline=None)
+@st.composite
+def with_idle_executors(draw: st.DrawFn) -> Snapshot:
+    """Some holders are idle executors of another class, with a part of what is not free on their device."""
+    found = draw(snapshots())
+    executors = []
+    for one in found.nodes:
+        for each in one.devices:
+            taken = each.total_mib - each.schedulable_mib
+            if each.holders and taken and draw(st.booleans()):
+                executors.append(
+                    WarmExecutor(
+                        f"e-{each.uuid}",
+                        "other",
+                        one.node_id,
+                        (each.uuid,),
+                        draw(st.integers(1, taken)),
+                        exclusive=False,
+                        idle=True,
+                        last_used=0.0,
+                        stays_ms=draw(st.sampled_from([0, 1_000])),
+                    )
+                )
+    return Snapshot(found.nodes, tuple(executors))
+
+
+@given(requests, with_idle_executors())
+@settings(max_examples=200, deadline=None)
 def test_a_cycle_places_it_alone_exactly_where_some_node_has_room(
     request: ResourceRequest, found: Snapshot
 ) -> None:
@@ -55,8 +81,11 @@ def test_a_cycle_places_it_alone_exactly_where_some_node_has_room(
         assert set(decided.placements[0].device_uuids) <= uuids
         return
     reason = decided.waiting[1]
-    devices_there = not request.gpus or any(one.devices for one in said.nodes)
-    could = any(one.could_ever for one in said.nodes) or not devices_there
+    if decided.evictions:
+        assert reason is Reason.RECLAIMING
+        return
+    no_device_yet = request.gpus > 0 and not any(one.devices for one in said.nodes)
+    could = any(one.could_ever for one in said.nodes) or no_device_yet
     assert (reason is Reason.NEVER_FITS) is not could
-    if could and reason is not Reason.RECLAIMING:
+    if could:
         assert reason in {one.reason for one in said.nodes}
