@@ -32,8 +32,8 @@ class WaitingRuns:
         self._size = 0
         self._departed: dict[Shape, int] = {}
         self._levels: list[int] = [0] * LEVELS
-        self._overtaken: dict[tuple[ResourceRequest, int], int] = {}
-        """How often tasks of a request and priority were overtaken, since some of them wait."""
+        self._overtaken: dict[ResourceRequest, dict[int, int]] = {}
+        """How often tasks of a request were overtaken, by priority; kept as long as some of them wait."""
 
     def __len__(self) -> int:
         return self._size
@@ -45,7 +45,7 @@ class WaitingRuns:
     def add(self, run: Run) -> None:
         """Insert at its place."""
         run.order = order_key(run.task, self._order)
-        run.overtaken_before = self._overtaken.get((run.request, run.task.priority), 0) - run.overtaken
+        run.overtaken_before = self._count_of(run) - run.overtaken
         insort(self._shapes.setdefault(run.shape, []), run, key=_order)
         self._size += 1
         self._levels[run.level] += 1
@@ -77,11 +77,11 @@ class WaitingRuns:
         found = {
             run.task.sequence: run for shape, runs in self._shapes.items() for run in runs[: limit(shape)]
         }
-        for request, priority in self._overtaken:
-            for shape, runs in self._shapes.items():
-                if shape[1] == request and limit(shape):
-                    alike = (run for run in runs if run.task.priority == priority)
-                    found |= {run.task.sequence: run for run in islice(alike, 1)}
+        for shape, runs in self._shapes.items() if self._overtaken else ():
+            for priority in self._overtaken.get(shape[1], ()):
+                alike = (run for run in runs if run.task.priority == priority)
+                if limit(shape) and (first := next(alike, None)):
+                    found[first.task.sequence] = first
         return found
 
     def tasks(self, heads: Mapping[int, Run]) -> tuple[WaitingTask, ...]:
@@ -92,13 +92,20 @@ class WaitingRuns:
 
     def overtaken(self, counts: Mapping[tuple[ResourceRequest, int], int]) -> None:
         """What a cycle decided has overtaken tasks of these requests and priorities so often."""
-        for key, count in counts.items():
-            self._overtaken[key] = self._overtaken.get(key, 0) + count
-        if self._overtaken and not self._size:
-            self._overtaken.clear()
+        for (request, priority), count in counts.items():
+            known = self._overtaken.setdefault(request, {})
+            known[priority] = known.get(priority, 0) + count
+        if len(self._overtaken) > len(self._shapes):
+            waiting = {request for _, request in self._shapes}
+            self._overtaken = {
+                request: known for request, known in self._overtaken.items() if request in waiting
+            }
+
+    def _count_of(self, run: Run) -> int:
+        return self._overtaken.get(run.request, {}).get(run.task.priority, 0)
 
     def _times_overtaken(self, run: Run) -> int:
-        return self._overtaken.get((run.request, run.task.priority), 0) - run.overtaken_before
+        return self._count_of(run) - run.overtaken_before
 
     def behind(self, head: Run, most: int, *, without: Collection[int]) -> list[Run]:
         """At most `most` runs of the head's shape that come after it, leaving out those numbers."""
