@@ -51,7 +51,7 @@ def shared_store(shared_bridge: LiveBridge) -> Iterator[StatusStore]:
 
 
 def test_a_task_behind_two_that_have_a_device_each(app: Celery, shared_store: StatusStore) -> None:
-    wait = [app.tasks["gpu.whole"].delay(1.5) for _ in range(3)]
+    wait = [app.tasks["gpu.whole"].delay(3.0) for _ in range(3)]
 
     def waits() -> TaskExplanation | None:
         found = [explained(shared_store, one.id) for one in wait]
