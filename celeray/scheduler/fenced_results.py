@@ -8,7 +8,6 @@ take an error here for one of the task's.
 from __future__ import annotations
 
 import logging
-import time
 from functools import cached_property
 from typing import Any
 from uuid import uuid4
@@ -26,7 +25,6 @@ logger = logging.getLogger(__name__)
 
 COMPLETING = states.READY_STATES | {states.RETRY}
 """States after which the message has been dealt with. A retry's message is published before its state is stored."""
-CLAIM_POLL_S = 0.25
 EPOCH = ".e"
 """Suffix of the key that tells one run of a chord from a later one with the same group id."""
 TASK_KEY_PREFIX = "celery-task-meta-"
@@ -150,14 +148,14 @@ class FencingMixin:
     def on_chord_part_return(self, request: Any, state: str, result: Any, **kwargs: Any) -> Any:
         """As Celery's; not for a run that lost its lease, and the body's messages are published once."""
         backend: Any = super()
-        if fence_of(request) is None or not request.group:
+        fence = fence_of(request)
+        if fence is None or not request.group:
             return backend.on_chord_part_return(request, state, result, **kwargs)
         if getattr(request, "celeray_lost", False):
             logger.warning("no chord part of task %s: its run lost its lease", request.id)
             return None
-        if is_repeat(request):
-            self._await_claim(request.group)
-        with once(self._body_messages(request)):
+        claiming = backend.claiming(request.group, fence.message, repeat=is_repeat(request))
+        with claiming, once(self._body_messages(request)):
             return backend.on_chord_part_return(request, state, result, **kwargs)
 
     def _body_messages(self, request: Any) -> Once | None:
@@ -167,18 +165,6 @@ class FencingMixin:
             # A producer without celeray: of this member's runs only one publishes the body.
             return chord_messages(request, getattr(fence_of(request), "message", ""))
         return chord_messages(request, f"chord:{request.group}:{bytes_to_str(epoch)}")
-
-    def _await_claim(self, group_id: str) -> None:
-        """Wait until nobody is about to publish a chord's body, or has done so.
-
-        The claim of a worker that died keeps others from it until it expires, and the part of a repeated run is the
-        last that comes: if it came while the claim stands, the body would never be published. The claim's own time to
-        live bounds the wait; an owner that extends it lives.
-        """
-        backend: Any = self
-        key = backend.get_key_for_group(group_id, ".c")
-        while (claim := backend.get(key)) is not None and bytes_to_str(claim) != "done":
-            time.sleep(min(CLAIM_POLL_S, max(0, self.client.pttl(key)) / 1000 + 0.001))
 
 
 def _is_requeued(app: Any, request: Any, error: Any) -> bool:

@@ -12,6 +12,7 @@ from typing import Any
 from celery.backends import redis as stock
 from celery.backends.base import compress_payload
 
+from celeray.scheduler.chord_claims import ChordClaimsMixin
 from celeray.scheduler.fenced_results import FencingMixin
 from celeray.scheduler.installed import installed_on
 from celeray.scheduler.letters.chords import ReopeningMixin
@@ -53,6 +54,7 @@ class RedisBackend(
     ResultTtlMixin,
     BatchingMixin,
     FencingMixin,
+    ChordClaimsMixin,
     ReopeningMixin,
     CompressingMixin,
     stock.RedisBackend,
@@ -65,6 +67,7 @@ class SentinelBackend(
     ResultTtlMixin,
     BatchingMixin,
     FencingMixin,
+    ChordClaimsMixin,
     ReopeningMixin,
     CompressingMixin,
     stock.SentinelBackend,

@@ -27,7 +27,8 @@ from celery.backends import redis as stock
 from celery.exceptions import ChordError
 from kombu.utils.encoding import bytes_to_str
 
-from celeray.scheduler.fenced_results import CLAIM_POLL_S, EPOCH
+from celeray.scheduler.chord_claims import CLAIM_POLL_S
+from celeray.scheduler.fenced_results import EPOCH
 from celeray.scheduler.installed import installed_on
 from celeray.scheduler.keys import Keys
 from celeray.scheduler.revoking import never_published

@@ -251,6 +251,49 @@ def test_a_chord_is_completed_when_its_claimant_died(
     assert runs.published() == ["the-body"]
 
 
+def test_the_claim_of_a_messages_earlier_run_is_taken_over_at_once(
+    runs: Runs, task_id: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    backend = runs.app.backend
+    backend.set_chord_size("the-group", 1)
+    member = dict(_member(runs), group_index=0)
+    with monkeypatch.context() as crash:
+        crash.setattr(backend, "_chord_claim_extend_script", _die)
+        with pytest.raises(SystemExit):
+            runs.run(OLD, task_id=task_id, **member)
+    runs.redis.pexpire(backend.get_key_for_group("the-group", ".c"), 600_000)
+    with monkeypatch.context() as no_wait:
+        no_wait.setattr("celeray.scheduler.chord_claims.time.sleep", _die)
+        runs.run(NEW, task_id=task_id, repeat=True, **member)
+    assert runs.published() == ["the-body"]
+    assert not runs.redis.keys("*the-group.by")
+
+
+def test_a_claim_of_another_message_is_waited_for(runs: Runs, task_id: str) -> None:
+    backend = runs.app.backend
+    backend.set_chord_size("the-group", 1)
+    claim = backend.get_key_for_group("the-group", ".c")
+    runs.redis.set(claim, "token", px=300)
+    runs.redis.set(backend.get_key_for_group("the-group", ".by"), "token:another-message")
+    runs.run(NEW, task_id=task_id, repeat=True, **dict(_member(runs), group_index=0))
+    assert runs.published() == ["the-body"]
+    assert bytes(runs.redis.get(claim)) == b"done"
+
+
+def test_a_process_that_is_told_to_end_while_it_publishes_a_body_loses_none(
+    runs: Runs, task_id: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    runs.app.backend.set_chord_size("the-group", 1)
+    member = dict(_member(runs), group_index=0)
+    with monkeypatch.context() as crash:
+        crash.setattr(runs.app.amqp, "send_task_message", _die)
+        with pytest.raises(SystemExit):
+            runs.run(OLD, task_id=task_id, **member)
+    assert runs.published() == []
+    runs.run(NEW, task_id=task_id, repeat=True, **member)
+    assert runs.published() == ["the-body"]
+
+
 def test_a_zombie_is_no_chord_part(runs: Runs, task_id: str) -> None:
     runs.app.backend.set_chord_size("the-group", 2)
     member = dict(_member(runs), group_index=0)
