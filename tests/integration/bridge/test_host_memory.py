@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import signal
 from collections.abc import Iterator
 
 import pytest
@@ -11,10 +9,11 @@ import redis
 
 from celeray.scheduler.embedded_redis import EmbeddedRedis
 from celeray.scheduler.parked import ParkReason
+from tests.integration.host_memory_checks import check_kernel_kills, check_killed_by_another
 from tests.integration.memory_cgroup import MemoryCgroup, memory_cgroup
-from tests.integration.outcome_rows import BRIDGE, KERNEL_ROWS, Row, Site, check, check_nothing_left, send
+from tests.integration.outcome_rows import BRIDGE, KERNEL_ROWS, Row, Site
 
-from .live import LiveBridge, application, until
+from .live import LiveBridge, application
 
 pytestmark = [pytest.mark.integration, pytest.mark.slow, pytest.mark.unmeasured]
 MODULE = "tests.apps.endings"
@@ -43,20 +42,8 @@ def limited(
 
 @pytest.mark.parametrize("row", KERNEL_ROWS, ids=str)
 def test_row(limited: Site, cgroup: MemoryCgroup, row: Row) -> None:
-    before = cgroup.kills()
-
-    letter = check(row, limited, send(row, limited))
-
-    assert letter is not None
-    assert {attempt.outcome for attempt in letter.history} == {row.outcome}
-    assert cgroup.kills() - before == row.attempts, "the kernel did it"
-    check_nothing_left(limited)
+    check_kernel_kills(row, limited, cgroup)
 
 
 def test_one_that_somebody_else_kills_afterwards_is_lost(limited: Site) -> None:
-    result = limited.app.tasks["ends.stays"].apply_async((60.0,), queue=limited.queue)
-    until(lambda: result.state == "STARTED", "it runs")
-    os.kill(int(result.info["pid"]), signal.SIGKILL)
-
-    letter = until(lambda: limited.letter_of(result.id), "it is parked")
-    assert letter.reason == ParkReason.EXECUTOR_LOST
+    check_killed_by_another(limited, ParkReason.EXECUTOR_LOST)

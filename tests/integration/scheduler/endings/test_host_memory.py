@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import signal
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -11,9 +9,10 @@ import pytest
 import redis
 
 from celeray.scheduler.parked import ParkReason
-from tests.integration.bridge.live import application, until
+from tests.integration.bridge.live import application
+from tests.integration.host_memory_checks import check_kernel_kills, check_killed_by_another
 from tests.integration.memory_cgroup import MemoryCgroup, memory_cgroup
-from tests.integration.outcome_rows import KERNEL_ROWS, PREFORK, Row, Site, check, check_nothing_left, send
+from tests.integration.outcome_rows import KERNEL_ROWS, PREFORK, Row, Site
 from tests.integration.scheduler.endings.conftest import MODULE, QUEUE, LiveWorker
 
 pytestmark = [pytest.mark.integration, pytest.mark.unmeasured]
@@ -43,20 +42,8 @@ ONCE, BY_POLICY = KERNEL_ROWS
 
 @pytest.mark.parametrize("row", [ONCE, pytest.param(BY_POLICY, marks=pytest.mark.slow)], ids=str)
 def test_row(limited: Site, cgroup: MemoryCgroup, row: Row) -> None:
-    before = cgroup.kills()
-
-    letter = check(row, limited, send(row, limited))
-
-    assert letter is not None
-    assert {attempt.outcome for attempt in letter.history} == {row.outcome}
-    assert cgroup.kills() - before == row.attempts, "the kernel did it"
-    check_nothing_left(limited)
+    check_kernel_kills(row, limited, cgroup)
 
 
 def test_one_that_somebody_else_kills_afterwards_is_lost(limited: Site) -> None:
-    result = limited.app.tasks["ends.stays"].apply_async((60.0,), queue=limited.queue)
-    until(lambda: result.state == "STARTED", "it runs")
-    os.kill(int(result.info["pid"]), signal.SIGKILL)
-
-    letter = until(lambda: limited.letter_of(result.id), "it is parked")
-    assert letter.reason == ParkReason.WORKER_LOST
+    check_killed_by_another(limited, ParkReason.WORKER_LOST)

@@ -14,7 +14,6 @@ from celeray.scheduler.model import Isolation, Reason, ResourceRequest, Snapshot
 from celeray.scheduler.placement import Policy, place
 from celeray.scheduler.placement.board import Board
 from celeray.scheduler.placement.candidates import Candidates
-from celeray.scheduler.placement.prices import WHOLE
 from celeray.scheduler.placement.prior import Prior, PriorShape, prior_of
 from celeray.scheduler.placement.refusing import device_reasons, node_reasons
 from celeray.scheduler.placement.rooms import Rooms
@@ -147,8 +146,8 @@ def test_the_fragment_is_as_defined(
     rows = np.array([0])
     score = FragmentationGradient(rooms, Policy(prior=prior))
     after = score.devices(View(request, rows, rooms, rooms.room(request, rows, lasting=False)))[0]
-    total = sum(shape.weight for shape in usual(prior))
-    rounding = WEIGHTS * 1e-3 + len(shapes) * 1000 * len(idle) * total / total
+    # Weights are cut to millionths of the sum, and shares to thousandths of a device.
+    rounding = WEIGHTS * 1e-3 + len(shapes) * 1000 * len(idle)
     for column, room in enumerate(idle):
         if room >= need:
             left = [i - need * (n == column) for n, i in enumerate(idle)]
@@ -238,7 +237,3 @@ def test_fresh_tasks_of_one_cycle_each_get_their_own_room() -> None:
     decisions = place([task(n, request) for n in range(4)], snapshot(node("a", device("a0"))), Policy())
     assert len(decisions.placements) == 2
     assert [decisions.waiting[n] for n in (2, 3)] == [Reason.VRAM] * 2
-
-
-def test_whole_is_what_an_idle_device_is_worth() -> None:
-    assert WHOLE == 1_000_000
