@@ -28,15 +28,19 @@ class Chart:
     y_title: str
     lines: Mapping[str, Sequence[Point]]
     """By name, in the order in which they are listed. Each has a point at least."""
+    logarithmic: bool = False
+    """Both axes. All values are above 0 then."""
 
 
 def svg_of(chart: Chart) -> str:
     """The file's text."""
-    xs = [x for points in chart.lines.values() for x, _ in points]
-    ys = [y for points in chart.lines.values() for _, y in points]
-    frame = _Frame(_Range.of(xs, 0.0), _Range.of(ys, PADDING))
+    lines = {name: _scaled(points, chart) for name, points in chart.lines.items()}
+    xs = [x for points in lines.values() for x, _ in points]
+    ys = [y for points in lines.values() for _, y in points]
+    scale = _Logarithmic if chart.logarithmic else _Range
+    frame = _Frame(scale.of(xs, 0.0), scale.of(ys, PADDING))
     body = [*frame.axes(), *_titles(chart)]
-    for number, (name, points) in enumerate(chart.lines.items()):
+    for number, (name, points) in enumerate(lines.items()):
         body += frame.line(name, points, COLOURS[number % len(COLOURS)], number)
     return "\n".join(
         (
@@ -74,6 +78,34 @@ class _Range:
         first, last = math.ceil(self.least / step), math.floor(self.most / step)
         return [number * step for number in range(first, last + 1)]
 
+    def label(self, tick: float) -> str:
+        return f"{tick:.4g}"
+
+
+class _Logarithmic(_Range):
+    """Of an axis whose values are logarithms to the base of ten."""
+
+    def ticks(self) -> list[float]:
+        """The powers of ten in the range, and twice and five times these where there is room for them."""
+        tens = range(math.floor(self.least), math.ceil(self.most) + 1)
+        for times in ((1, 2, 5), (1,)):
+            found = [ten + math.log10(each) for ten in tens for each in times]
+            inside = [value for value in found if self.least - _NEAR <= value <= self.most + _NEAR]
+            if len(inside) <= TICKS_MOST:
+                break
+        return inside
+
+    def label(self, tick: float) -> str:
+        return f"{10**tick:.4g}"
+
+
+_NEAR = 1e-9
+"""Of a logarithm: what rounding makes of a power of ten that is the range's end."""
+
+
+def _scaled(points: Sequence[Point], chart: Chart) -> Sequence[Point]:
+    return [(math.log10(x), math.log10(y)) for x, y in points] if chart.logarithmic else points
+
 
 @dataclass(frozen=True)
 class _Frame:
@@ -92,10 +124,12 @@ class _Frame:
         for value in self.y.ticks():
             _, y = self.at((self.x.least, value))
             drawn.append(f'<path d="M{LEFT} {y}H{WIDTH - RIGHT}" stroke="#ddd"/>')
-            drawn.append(f'<text x="{LEFT - 8}" y="{y + 4}" text-anchor="end">{value:.4g}</text>')
+            drawn.append(f'<text x="{LEFT - 8}" y="{y + 4}" text-anchor="end">{self.y.label(value)}</text>')
         for value in self.x.ticks():
             x, _ = self.at((value, self.y.least))
-            drawn.append(f'<text x="{x}" y="{HEIGHT - BOTTOM + 18}" text-anchor="middle">{value:.4g}</text>')
+            drawn.append(
+                f'<text x="{x}" y="{HEIGHT - BOTTOM + 18}" text-anchor="middle">{self.x.label(value)}</text>'
+            )
         return drawn
 
     def line(self, name: str, points: Sequence[Point], colour: str, number: int) -> list[str]:

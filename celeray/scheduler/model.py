@@ -6,8 +6,9 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from enum import StrEnum
+from operator import attrgetter
 
 MIB = 1024 * 1024
 
@@ -53,9 +54,16 @@ class Health(StrEnum):
     UNKNOWN = "unknown"
 
 
+class _HashedOnce:
+    """Keeps the hash of a value with many fields. No part of the value: it is neither compared, copied nor pickled."""
+
+    __slots__ = ("_hash",)
+    _hash: int
+
+
 @dataclass(frozen=True, slots=True)
-class ResourceRequest:
-    """What a task asks for, merged and validated."""
+class ResourceRequest(_HashedOnce):
+    """What a task asks for, merged and validated. Tables of waiting tasks go by it, so its hash is made once."""
 
     gpus: int = 0
     """Devices, all on one node. 0: the task needs none."""
@@ -79,6 +87,16 @@ class ResourceRequest:
     expected_ms: int | None = field(default=None, compare=False, repr=False)
     """How long it says that it runs. None: it does not. No part of what it needs, so requests that differ in it alone
     are equal."""
+
+    def __hash__(self) -> int:
+        try:
+            return self._hash
+        except AttributeError:
+            object.__setattr__(self, "_hash", hash(_NEEDS(self)))
+            return self._hash
+
+
+_NEEDS = attrgetter(*(each.name for each in fields(ResourceRequest) if each.compare))
 
 
 @dataclass(frozen=True, slots=True)

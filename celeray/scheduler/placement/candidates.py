@@ -19,6 +19,8 @@ from celeray.scheduler.placement.scores import SCORES, View
 NOWHERE = np.iinfo(np.int64).max
 RANK = 1 << 48
 """Weight of one place in the preference of device types: more than any score."""
+FEW = 16
+"""Of more nodes those that have no room are left out first: for fewer that costs more than it saves."""
 
 
 class _Ranking:
@@ -68,21 +70,30 @@ class Candidates:
         touched = self._rooms.touched
         if ranking.seen == len(touched):
             return
-        rows = (
-            self._all if ranking.seen < 0 else np.array(sorted(set(touched[ranking.seen :])), dtype=np.int64)
-        )
+        if ranking.seen < 0:
+            rows = self._all
+        else:
+            scores = ranking.scores
+            # Within a cycle a node only gets fuller: where the request found no room, it finds none later.
+            again = {row for row in touched[ranking.seen :] if scores[row] != NOWHERE}
+            rows = np.array(sorted(again), dtype=np.int64)
         ranking.seen = len(touched)
-        ranking.scores[rows] = NOWHERE
-        self._rescore(ranking, rows)
+        if len(rows):
+            self._rescore(ranking, rows)
 
     def _rescore(self, ranking: _Ranking, rows: Ints) -> None:
         request, rooms = ranking.request, self._rooms
-        rows = rows[rooms.nodes_fit(request, rows, lasting=ranking.lasting)]
+        fit = rooms.nodes_fit(request, rows, lasting=ranking.lasting)
+        if len(rows) > FEW:
+            ranking.scores[rows] = NOWHERE
+            rows = rows[fit]
+            fit = fit[fit]
         if not len(rows) or request.gpus > rooms.width:
             return
         if not request.gpus:
             view = View(request, rows, rooms)
-            ranking.scores[rows] = self._score.nodes(view, ranking.columns[rows], view.none)
+            scores = self._score.nodes(view, ranking.columns[rows], view.none)
+            ranking.scores[rows] = np.where(fit, scores, NOWHERE)
             return
         room = rooms.room(request, rows, lasting=ranking.lasting)
         view = View(request, rows, rooms, room)
@@ -92,28 +103,28 @@ class Candidates:
             ranks = rooms.ranks(request.gpu_types, rows)
             fits &= ranks < UNWANTED
             by_device = by_device + ranks * RANK
-        self._score_nodes(ranking, view, np.where(fits, by_device, NOWHERE))
+        self._score_nodes(ranking, view, np.where(fits, by_device, NOWHERE), fit)
 
-    def _score_nodes(self, ranking: _Ranking, view: View, by_device: Ints) -> None:
+    def _score_nodes(self, ranking: _Ranking, view: View, by_device: Ints, fit: Bools) -> None:
         columns, chosen = _first(by_device, view.request.gpus)
         worst = chosen[:, -1]
-        enough = worst < NOWHERE
-        if not enough.all():
-            view = View(view.request, view.rows[enough], view.rooms, view.room[enough])
-            columns, chosen, worst = columns[enough], chosen[enough], worst[enough]
-        if not len(view.rows):
-            return
+        fit = fit & (worst < NOWHERE)
         rank: Ints | int = 0
         if view.request.gpu_types:
             rank = worst // RANK * RANK
             chosen = chosen % RANK
-        ranking.scores[view.rows] = self._score.nodes(view, columns, chosen) + rank
+        # Of a node where it does not fit the score is that of a device which can't be had, and is thrown away.
+        scores = self._score.nodes(view, columns, chosen) + rank
+        ranking.scores[view.rows] = np.where(fit, scores, NOWHERE)
         ranking.columns[view.rows] = columns
 
 
 def _first(by_device: Ints, gpus: int) -> tuple[Ints, Ints]:
     """Columns of the lowest scores of each row, lowest first, and those scores."""
     if gpus == 1:
-        return by_device.argmin(axis=1)[:, None], by_device.min(axis=1)[:, None]
+        columns = by_device.argmin(axis=1)
+        rows, width = by_device.shape
+        chosen = by_device.ravel()[np.arange(0, rows * width, width) + columns]
+        return columns[:, None], chosen[:, None]
     columns = by_device.argsort(axis=1, kind="stable")[:, :gpus]
     return columns, np.take_along_axis(by_device, columns, axis=1)

@@ -55,12 +55,13 @@ class Rooms:
         """How many devices are idle as a whole, by row."""
         self.draining = np.array([node.state.draining for node in nodes], dtype=np.bool_)
         self._room = {whole: np.full(shape, CLOSED[Reason.UNUSABLE], np.int64) for whole in (False, True)}
-        self._cpus = np.zeros(len(nodes), dtype=np.int64)
+        self.free_cpus = np.zeros(len(nodes), dtype=np.int64)
+        """Milli CPUs that nobody has, by row."""
         self._memory = np.zeros(len(nodes), dtype=np.int64)
         self._starts = np.zeros(len(nodes), dtype=np.bool_)
         # The same arrays until something is reserved.
         self._lasting_room = self._room
-        self._lasting_cpus, self._lasting_memory = self._cpus, self._memory
+        self._lasting_cpus, self._lasting_memory = self.free_cpus, self._memory
         self._ranks: dict[tuple[str, ...], Ints] = {}
         self._labelled: dict[tuple[tuple[str, str], ...], Bools] = {}
         self._fill(nodes)
@@ -85,19 +86,21 @@ class Rooms:
     def reserved(self, node: BoardNode, devices: Iterable[BoardDevice]) -> None:
         """From now on lasting runs get less than others there."""
         self._lasting_room = {whole: room.copy() for whole, room in self._room.items()}
-        self._lasting_cpus, self._lasting_memory = self._cpus.copy(), self._memory.copy()
+        self._lasting_cpus, self._lasting_memory = self.free_cpus.copy(), self._memory.copy()
         self.changed(node, devices)
 
     def _write(self, node: BoardNode, devices: Iterable[BoardDevice]) -> None:
         row = node.row
-        self._cpus[row], self._memory[row] = node.cpus_milli, node.memory_mib
+        self.free_cpus[row], self._memory[row] = node.cpus_milli, node.memory_mib
         self._starts[row] = node.starts > 0 and not node.state.draining
         for device in devices:
             at = (row, device.column)
             idle = self._room[False][at] = self._open(device, whole=False)
-            self._room[True][at] = self._open(device, whole=True)
+            self._room[True][at] = self._open(device, whole=True) if idle >= 0 else idle
             before = int(self.shares[at])
             share = min(max(0, idle) * PARTS // self._idle_mib(device), PARTS)
+            if share == before:
+                continue
             self.shares[at] = share
             self.places[at] += share - before
             self.idle_shares[row] += share - before
@@ -124,20 +127,24 @@ class Rooms:
     def room(self, request: ResourceRequest, rows: Ints, *, lasting: bool) -> Ints:
         """MiB that a run may get, by row and column; below 0 where it gets none."""
         room = self._lasting_room if lasting else self._room
-        return room[request.exclusive][rows]
+        found: Ints = room[request.exclusive].take(rows, axis=0)
+        return found
+
+    def places_of(self, rows: Ints, columns: Ints) -> Ints:
+        """`places` of some columns of each row."""
+        if columns.shape[1] == 1:
+            found: Ints = self.places.ravel()[rows * self.width + columns[:, 0]][:, None]
+            return found
+        return self.places[rows[:, None], columns]
 
     def idle(self, rows: Ints) -> Ints:
         """MiB that nobody has, by row and column; 0 where it can't be given out."""
         return np.maximum(self._room[False][rows], 0)
 
-    def cpus(self, rows: Ints) -> Ints:
-        """Milli CPUs that are free, by row."""
-        return self._cpus[rows]
-
     def nodes_fit(self, request: ResourceRequest, rows: Ints, *, lasting: bool) -> Bools:
         """Which rows have what the request asks of a node beside its devices."""
-        cpus = self._lasting_cpus if lasting else self._cpus
-        fit = self._starts[rows] & (cpus[rows] >= request.cpus_milli)
+        cpus = self._lasting_cpus if lasting else self.free_cpus
+        fit: Bools = self._starts[rows] & (cpus[rows] >= request.cpus_milli)
         if request.host_memory_mib:
             memory = self._lasting_memory if lasting else self._memory
             fit &= memory[rows] >= request.host_memory_mib
@@ -165,7 +172,7 @@ class Rooms:
         if lasting:
             yield Reason.RESERVED, self._lasting_cpus < request.cpus_milli
             yield Reason.RESERVED, self._lasting_memory < request.host_memory_mib
-        yield Reason.CPUS, self._cpus < request.cpus_milli
+        yield Reason.CPUS, self.free_cpus < request.cpus_milli
         yield Reason.HOST_MEMORY, self._memory < request.host_memory_mib
 
     def labelled(self, labels: tuple[tuple[str, str], ...]) -> Bools:

@@ -36,3 +36,27 @@ def test_names_are_escaped() -> None:
     drawn = ElementTree.fromstring(svg_of(Chart("a < b & c", "x", "y", {"<p>": [(0.0, 0.0)]})))
     texts = [element.text for element in drawn.iter() if element.tag.endswith("}text")]
     assert {"a < b & c", "<p>"} <= set(texts)
+
+
+def test_logarithmic_axes_have_round_ticks_and_even_steps() -> None:
+    chart = Chart("t", "x", "y", {"a": [(100.0, 5.0), (1_000.0, 50.0), (10_000.0, 500.0)]}, logarithmic=True)
+    drawn = ElementTree.fromstring(svg_of(chart))
+    texts = [element.text for element in drawn.iter() if element.tag.endswith("}text")]
+    assert texts[:13] == [
+        "5",
+        "10",
+        "20",
+        "50",
+        "100",
+        "200",
+        "500",
+        "100",
+        "200",
+        "500",
+        "1000",
+        "2000",
+        "5000",
+    ]
+    (x0, y0), (x1, y1), (x2, y2) = points(drawn)
+    assert x1 - x0 == x2 - x1
+    assert y0 - y1 == y1 - y2

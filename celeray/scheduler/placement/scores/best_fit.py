@@ -22,5 +22,5 @@ class BestFit:
     def nodes(self, view: View, columns: Ints, chosen: Ints) -> Ints:
         """For a task without devices few devices first, so that CPUs beside GPUs stay free; then least CPU left."""
         if not view.request.gpus:
-            return (view.rooms.counts[view.rows] << 36) + view.rooms.cpus(view.rows)
+            return (view.rooms.counts[view.rows] << 36) + view.rooms.free_cpus[view.rows]
         return total(chosen)

@@ -70,7 +70,7 @@ class FragmentationGradient:
         idle = np.maximum(view.rooms.idle(view.rows)[:, None, :] - taken, 0)[..., None]
         usable = self._usable(view, idle, total)
         shares = (idle * 1000 // total)[..., 0]
-        cpus = view.rooms.cpus(view.rows) - cpus_milli
+        cpus = view.rooms.free_cpus[view.rows] - cpus_milli
         hosts = (usable.sum(axis=2) >= self._gpus) & (cpus[:, None, None] >= self._cpus) & (self._gpus > 0)
         unused = np.einsum("rcw,rcwm->rcm", shares, ~usable, dtype=np.int64, casting="unsafe")
         fragment = np.where(hosts, unused, shares.sum(axis=2)[..., None])

@@ -8,6 +8,9 @@ that near ties go to the tightest device, and then to the first node in the fixe
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from dataclasses import dataclass
+
 import numpy as np
 
 from celeray.scheduler.model import ResourceRequest
@@ -34,11 +37,15 @@ class ResiduePrice:
         self._cpus_per_gpu = cpus_per_gpu(policy.prior, median) if policy.prior and median else 0
         self._gang_worth = gang_worth(policy.prior, rooms.width)
         self._has_gangs = bool(self._gang_worth.any())
-        self._tables: dict[ResourceRequest, tuple[Ints, Ints]] = {}
+        self._tables: dict[ResourceRequest, _Tables] = {}
+        self._unfed = np.zeros(len(rooms.counts), dtype=np.int64)
+        """Idle GPU less what idle CPUs can feed, in `WHOLE`, by row."""
+        self._seen = -1
+        """Changes of the rooms that it knows of. -1: none was looked at."""
 
     def devices(self, view: View) -> Ints:
-        losses, _ = self._of(view.request)
-        found: Ints = losses[self._rooms.places[view.rows]] + view.room
+        losses = self._of(view.request).losses
+        found: Ints = losses[self._rooms.places.take(view.rows, axis=0)] + view.room
         return found
 
     def nodes(self, view: View, columns: Ints, chosen: Ints) -> Ints:
@@ -47,48 +54,86 @@ class ResiduePrice:
             loss = self._of_balance(view, 0)
             return (_rounded(loss) << TIGHTNESS_BITS) + view.rooms.counts[view.rows]
         loss, tightness = total(chosen >> TIGHTNESS_BITS), total(chosen & TIGHTNESS)
-        places = self._rooms.places[view.rows[:, None], columns]
-        _, taken_of = self._of(view.request)
-        taken = taken_of[places]
-        loss = loss + self._of_balance(view, total(taken))
+        tables = self._of(view.request)
+        places = self._rooms.places_of(view.rows, columns)
+        if tables.starves:
+            loss = loss + self._of_balance(view, total(tables.taken[places]))
         if self._has_gangs:
-            loss += self._of_gangs(view, columns)
+            loss = loss + self._of_gangs(view, total(tables.whole[places]))
         found: Ints = (_rounded(loss) << TIGHTNESS_BITS) + tightness
         return found
 
-    def _of(self, request: ResourceRequest) -> tuple[Ints, Ints]:
-        """For each kind of device and idle share of it: the loss, shifted above the tie-break, and what is taken."""
+    def _of(self, request: ResourceRequest) -> _Tables:
         known = self._tables.get(request)
         if known is None:
             pairs = [
                 _residue(request, worth, mib)
                 for worth, (_, mib) in zip(self._worth, self._rooms.kinds, strict=True)
             ]
-            losses, taken = zip(*pairs, strict=True)
-            known = self._tables[request] = np.concatenate(losses) << TIGHTNESS_BITS, np.concatenate(taken)
+            losses, taken = (np.concatenate(parts) for parts in zip(*pairs, strict=True))
+            whole = np.arange(len(taken), dtype=np.int64) % (PARTS + 1) // PARTS
+            starves = self._fed_less(request) > request.gpus * _least_taken(request, self._rooms.kinds)
+            known = self._tables[request] = _Tables(losses << TIGHTNESS_BITS, taken, whole, starves)
         return known
+
+    def _fed_less(self, request: ResourceRequest) -> int:
+        """Devices that the request's CPUs would have fed, in `WHOLE`."""
+        return request.cpus_milli * WHOLE // self._cpus_per_gpu if self._cpus_per_gpu else 0
 
     def _of_balance(self, view: View, taken: Ints | int) -> Ints:
         """Growth of what the node's CPUs can't feed of its idle devices."""
         if not self._cpus_per_gpu:
             return np.zeros(len(view.rows), dtype=np.int64)
-        idle = self._rooms.idle_shares[view.rows] * (WHOLE // PARTS)
-        fed = view.rooms.cpus(view.rows) * WHOLE // self._cpus_per_gpu
-        before = np.maximum(idle - fed, 0)
-        fed_less = view.request.cpus_milli * WHOLE // self._cpus_per_gpu
-        after = np.maximum(idle - fed - taken + fed_less, 0)
-        return np.maximum(after - before, 0)
+        self._follow()
+        growth = self._fed_less(view.request) - taken
+        after = np.maximum(self._unfed[view.rows] + growth, 0)
+        # max(0, unfed + growth) - max(0, unfed), at least 0.
+        found: Ints = np.minimum(after, np.maximum(growth, 0))
+        return found
 
-    def _of_gangs(self, view: View, columns: Ints) -> Ints:
+    def _follow(self) -> None:
+        """Take over what changed in the rooms."""
+        touched = self._rooms.touched
+        if self._seen < 0:
+            idle = self._rooms.idle_shares * (WHOLE // PARTS)
+            self._unfed[:] = idle - self._rooms.free_cpus * WHOLE // self._cpus_per_gpu
+            self._seen = len(touched)
+        while self._seen < len(touched):
+            row = touched[self._seen]
+            idle_share, cpus = int(self._rooms.idle_shares[row]), int(self._rooms.free_cpus[row])
+            self._unfed[row] = idle_share * (WHOLE // PARTS) - cpus * WHOLE // self._cpus_per_gpu
+            self._seen += 1
+
+    def _of_gangs(self, view: View, whole: Ints) -> Ints:
+        """What the node's whole devices are worth less to tasks on several of them."""
         before = self._rooms.wholes[view.rows]
-        after = before - total((self._rooms.shares[view.rows[:, None], columns] >= PARTS).astype(np.int64))
-        lost = self._gang_worth[before] - self._gang_worth[after]
+        lost = self._gang_worth[before] - self._gang_worth[before - whole]
         return np.maximum(lost - self._gang_worth[view.request.gpus], 0)
+
+
+@dataclass(frozen=True, slots=True)
+class _Tables:
+    """Of one request, for each kind of device and idle share of it: `Rooms.places` says where."""
+
+    losses: Ints
+    """Shifted above the tie-break."""
+    taken: Ints
+    """What it takes of the device, in `WHOLE`."""
+    whole: Ints
+    """1 where the device is idle as a whole, else 0."""
+    starves: bool
+    """Whether it may take more CPUs, measured by the workload's mean, than VRAM: else it leaves no device unfed."""
 
 
 def _rounded(loss: Ints) -> Ints:
     found: Ints = (loss + ROUNDED_TO // 2) // ROUNDED_TO
     return found
+
+
+def _least_taken(request: ResourceRequest, kinds: Sequence[tuple[str | None, int]]) -> int:
+    """What it takes of a device at least, where it fits, in `WHOLE`."""
+    most_mib = max((mib for _, mib in kinds), default=1)
+    return (request.memory_mib or 1) * PARTS // most_mib * (WHOLE // PARTS)
 
 
 def _residue(request: ResourceRequest, worth: Ints, total_mib: int) -> tuple[Ints, Ints]:

@@ -15,9 +15,9 @@ def _no_room() -> Ints:
     return np.zeros((0, 0), dtype=np.int64)
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class View:
-    """Nodes that have room for a request. Arrays are by row, or by row and device."""
+    """Nodes that may have room for a request. Arrays are by row, or by row and device."""
 
     request: ResourceRequest
     rows: Ints
@@ -40,7 +40,10 @@ class View:
 
 
 class Score(Protocol):
-    """A placement policy. Integers only, and the same for the same input."""
+    """A placement policy. Integers only, and the same for the same input.
+
+    Some of the nodes in a view have no room. What is said of these is never looked at.
+    """
 
     def devices(self, view: View) -> Ints:
         """A score for each device, at least 0 and below 2**44; what does not fit is left out afterwards."""

@@ -22,5 +22,7 @@ class Spread:
         return MOST - np.maximum(view.room, 0)
 
     def nodes(self, view: View, columns: Ints, chosen: Ints) -> Ints:
-        free = view.rooms.idle(view.rows).sum(axis=1) if view.request.gpus else view.rooms.cpus(view.rows)
+        free = (
+            view.rooms.idle(view.rows).sum(axis=1) if view.request.gpus else view.rooms.free_cpus[view.rows]
+        )
         return MOST - free
