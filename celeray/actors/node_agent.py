@@ -25,6 +25,7 @@ from celeray.actors.simulated import SPEC_VARIABLE, SimulatedDevices
 from celeray.actors.supervision import Supervisor
 from celeray.actors.xids import XidWatch
 from celeray.scheduler.endings.host_memory import OutOfMemoryKills, RecentKills
+from celeray.scheduler.links import Pairs
 from celeray.scheduler.model import MIB, DeviceReading
 
 
@@ -40,6 +41,8 @@ class AgentReading:
     pids_visible: bool
     holds_folder: str | None
     """Folder of simulated holds; None: the devices are real."""
+    closeness: Pairs = ()
+    """Of the devices, as far as it is known."""
 
 
 def agent_name(node_id: str) -> str:
@@ -88,6 +91,7 @@ class NodeAgent:
         # NVML's reader keeps state between reads, and reads ask the driver: one at a time.
         with self._lock:
             devices = self._canaries.remedies(self._xids.mark(source.read()))
+            closeness = source.closeness
         visible = self._simulated is not None or pids_visible()
         if self._simulated is None and visible:
             devices = tuple(map(_with_parents, devices))
@@ -99,6 +103,7 @@ class NodeAgent:
             driver_version=source.driver_version,
             pids_visible=visible,
             holds_folder=None if self._simulated is None else str(self._simulated.folder),
+            closeness=closeness,
         )
 
     def forgive(self, uuid: str, up_to: float) -> bool:

@@ -19,6 +19,7 @@ from celeray.actors.event_port import EventPort
 from celeray.actors.node_agent import AgentReading, NodeAgent, agent_options
 from celeray.actors.ray_errors import describe
 from celeray.scheduler.cluster import NodeLost, NodeRead
+from celeray.scheduler.links import matrix_of
 from celeray.scheduler.model import MIB, NodeReading
 
 TICK_S = 0.25
@@ -231,6 +232,7 @@ def compose(node: Node, reading: AgentReading | None, requested_at: float) -> No
         driver_version=reading.driver_version if reading else None,
         simulated=reading is not None and reading.holds_folder is not None,
         unleased=node.lease.gpus - len(devices),
+        closeness=matrix_of([device.uuid for device in devices], reading.closeness) if reading else (),
     )
 
 

@@ -15,8 +15,10 @@ import psutil
 import pynvml
 
 from celeray.actors.health import read_health
+from celeray.actors.link_reading import LinkReader, Place
 from celeray.actors.nvml_query import DeviceLostError, DriverLostError, query, query_or
 from celeray.scheduler.clock import Clock, SystemClock
+from celeray.scheduler.links import Pairs
 from celeray.scheduler.model import MIB, DeviceProcess, DeviceReading, Health
 
 RETRY_MIN_S = 1.0
@@ -49,16 +51,23 @@ class NvmlReader:
         self._retry_at = 0.0
         self._delay_s = RETRY_MIN_S
         self._uuids: dict[int, str] = {}
+        self._places: list[Place] = []
+        self._links = LinkReader(self._clock)
         self.driver_version: str | None = None
+        self.closeness: Pairs = ()
+        """Of the devices that the last read found."""
 
     def read(self) -> tuple[DeviceReading, ...]:
         """All devices; empty where there is no driver, or none that answers."""
+        self._places, self.closeness = [], ()
         if not self._ensure_open():
             return ()
         try:
             self.driver_version = query(pynvml.nvmlSystemGetDriverVersion)
             count = query(pynvml.nvmlDeviceGetCount) or 0
-            return tuple(device for index in range(count) for device in self._read_index(index))
+            devices = tuple(device for index in range(count) for device in self._read_index(index))
+            self.closeness = self._links.read(self._places)
+            return devices
         except DriverLostError as error:
             self._lose(str(error))
             return ()
@@ -102,9 +111,12 @@ class NvmlReader:
             if _mig_mode(handle):
                 yield _bare(uuid, index, MIG_PARENT)
                 for part in _read_slices(handle, index):
+                    self._places.append(Place(part.uuid, handle, uuid))
                     yield replace(part, card_uuid=uuid)
             else:
-                yield _read_device(handle, uuid, index)
+                device = _read_device(handle, uuid, index)
+                self._places.append(Place(uuid, handle))
+                yield device
         except DeviceLostError as error:
             # A device that was lost before its first read has no name to report it by.
             if (known := self._uuids.get(index)) is not None:

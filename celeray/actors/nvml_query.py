@@ -59,10 +59,15 @@ def query(function: Callable[..., Any], *args: Any) -> Any:
     return query_or(function, *args)[0]
 
 
-def query_or(function: Callable[..., Any], *args: Any) -> tuple[Any, int | None]:
+def query_or(
+    function: Callable[..., Any], *args: Any, unknown: frozenset[int] = frozenset()
+) -> tuple[Any, int | None]:
     """Like `query`, and the error's code where the value is None, for the callers that go on from it.
 
     A missing symbol counts as FUNCTION_NOT_FOUND; it comes as `NVMLLibraryMismatchError`, which is no `NVMLError`.
+
+    Args:
+        unknown: codes that say of this function that the device can't tell, beside those that always do.
 
     Raises:
         DeviceLostError, DriverLostError: see the module's table.
@@ -77,7 +82,7 @@ def query_or(function: Callable[..., Any], *args: Any) -> tuple[Any, int | None]
             raise DeviceLostError(str(error)) from error
         if code in DRIVER_LOST_CODES:
             raise DriverLostError(str(error)) from error
-        if code not in UNKNOWN_CODES and (key := (function.__name__, code)) not in _warned:
+        if code not in UNKNOWN_CODES | unknown and (key := (function.__name__, code)) not in _warned:
             _warned.add(key)
             logger.warning("%s failed with NVML error %d (%s): taken as unknown", *key, error)
         return None, code

@@ -20,6 +20,7 @@ from pathlib import Path
 
 from celeray.actors.processes import ProcessId, is_alive, this_process
 from celeray.scheduler.errors import ConfigurationError, OutOfGpuMemoryError
+from celeray.scheduler.links import Pairs
 from celeray.scheduler.model import DeviceProcess, DeviceReading, Health
 
 SPEC_VARIABLE = "CELERAY_SIMULATE_GPUS"
@@ -132,6 +133,8 @@ class SimulatedDevices:
         _write_whole(self.folder / TOTALS, "".join(lines))
 
     driver_version = "simulated"
+    closeness: Pairs = ()
+    """Simulated devices are connected by nothing."""
 
     def read(self) -> tuple[DeviceReading, ...]:
         """All devices, each with the processes that hold memory of it."""

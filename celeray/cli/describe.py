@@ -213,6 +213,11 @@ def _node(found: NodeDescription) -> None:
         for one in found.devices
     )
     print_table(("gpu", "name", "schedulable", "total", "health", "uuid"), rows, empty="no devices")
+    if node.links:
+        numbers = {one.uuid: str(one.index) for one in found.devices}
+        names = [numbers.get(uuid, uuid) for uuid in node.devices]
+        linked = ((name, *row) for name, row in zip(names, node.links, strict=True))
+        print_table(("links", *names), linked, empty="none")
     _tasks(found.tasks)
 
 

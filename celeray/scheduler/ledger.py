@@ -219,6 +219,7 @@ class Ledger:
             ),
             draining=self.drained.of_node(reading.name, reading.node_id) is not None,
             starts_free=max(0, self._start_concurrency - starting),
+            closeness=reading.closeness,
         )
 
     def _device_state(self, node: NodeReading, device: DeviceReading, now: float) -> DeviceState:

@@ -10,6 +10,8 @@ from dataclasses import dataclass, field, fields
 from enum import StrEnum
 from operator import attrgetter
 
+from celeray.scheduler.links import Matrix
+
 MIB = 1024 * 1024
 
 
@@ -160,6 +162,8 @@ class NodeReading:
     simulated: bool = False
     unleased: int = 0
     """Devices that Ray has on the node and this bridge does not, or not yet. What they are is not known."""
+    closeness: Matrix = ()
+    """How close the devices are, row and column in the order of `devices`; `celeray.scheduler.links` has the table."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -201,6 +205,8 @@ class NodeState:
     draining: bool = False
     starts_free: int = 1_000_000
     """Executors that may still begin to start on the node at this time."""
+    closeness: Matrix = ()
+    """As of the reading. Devices beyond it are close to none."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -224,11 +230,14 @@ class WarmExecutor:
     cpus_milli: int = 0
     """Booked by what it runs."""
     start_ms: int = 0
-    """What its start took, and loading in its first run: the price of ending it. 0: not known."""
+    """What its start took, and loading in its first run: the price of ending it, and of starting its like. 0: not
+    known."""
     stays_ms: int = 0
     """So long from now it is not ended for others while tasks of its class wait."""
     ends_in_ms: int | None = None
     """Of a busy one: when its task is expected to end, from now. None: not known."""
+    free_in_ms: int | None = None
+    """Of a busy one: when it is expected to take its next task. None: not known, or its task should be over already."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -289,6 +298,8 @@ class Reason(StrEnum):
     HOST_MEMORY = "host_memory"
     WARM = "warm"
     """Idle executors hold the room that started a short while ago, and tasks of their class wait."""
+    BUSY = "busy"
+    """An executor of its class is expected to be free before a new one would be up."""
     RESERVED = "reserved"
     """There is room, and it is kept for a task that comes first."""
     RECLAIMING = "reclaiming"

@@ -119,6 +119,9 @@ class NodeStatus(_Frozen):
     driver_version: str | None = None
     devices: tuple[str, ...] = ()
     """Their uuids."""
+    links: tuple[tuple[str, ...], ...] = ()
+    """How each device is connected to each, row and column in the order of `devices`, by the names of `nvidia-smi topo
+    -m`: `NV4`, `PIX`, `SYS` and so on; `-`: not known. Empty: nothing is known."""
 
 
 class ExecutorStatus(_Frozen):

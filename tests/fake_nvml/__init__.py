@@ -54,6 +54,10 @@ class FakeDevice:
     """Kinds of events that it can tell, as NVML's mask: 8 is XIDs."""
     xids: list[int] = field(default_factory=list)
     """Errors that the driver has told of so far; what is added is told once to each event set."""
+    pcie: dict[str, int] = field(default_factory=dict)
+    """NVML's level of the common ancestor with other devices, by UUID; one of the two may tell."""
+    links: list[str] = field(default_factory=list)
+    """Where each NVLink leads to, from link 0 on: a device's UUID, "switch", or "off"."""
     errors: dict[str, int] = field(default_factory=dict)
     """NVML's code by exported function name."""
     slices: list[FakeDevice] = field(default_factory=list)
@@ -184,7 +188,7 @@ def _compiler() -> list[str]:
 
 
 _BYTES = {"total_mib": "total", "used_mib": "used", "reserved_mib": "reserved"}
-_OTHERS = {"uuid", "processes", "errors", "slices", "xids"}
+_OTHERS = {"uuid", "processes", "errors", "slices", "xids", "pcie", "links"}
 
 
 def _section(kind: str, device: FakeDevice) -> list[str]:
@@ -197,6 +201,8 @@ def _section(kind: str, device: FakeDevice) -> list[str]:
     for pid, mib, context in device.processes:
         lines.append(f"process={pid} {-1 if mib is None else mib * MIB} {context}")
     lines += [f"xid={xid}" for xid in device.xids]
+    lines += [f"pcie={uuid} {level}" for uuid, level in device.pcie.items()]
+    lines += [f"link={end}" for end in device.links]
     lines += [f"error.{name}={code}" for name, code in device.errors.items()]
     return lines
 

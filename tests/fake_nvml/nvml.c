@@ -10,6 +10,8 @@
  *     process=PID BYTES [graphics]          counted and listed while the process lives; BYTES -1: N/A
  *     utilization= temperature= power= compute_mode= ecc= remap_pending= remap_failed= retired_pending= recovery=
  *     mig_mode= lost= error.FUNCTION=CODE
+ *     pcie=UUID LEVEL (common ancestor with another device, in one of the two sections)
+ *     link=UUID|switch|off, the first one is NVLink 0
  *     events=MASK (kinds that can be told)  xid=NUMBER, each told once to each event set, if it came after its making
  *
  * A value that a section leaves out is NOT_SUPPORTED on that device, as it is on cards without the feature.
@@ -344,6 +346,52 @@ int nvmlDeviceIsMigDeviceHandle(void *handle, unsigned *out) {
     *out = state.sections[SECTION(handle)].parent >= 0;
     return SUCCESS;
 }
+static const char *nth(const state_t *state, int section, const char *key, int n);
+
+static int common_ancestor(const state_t *state, int section, int other, unsigned *out) {
+    const char *value, *uuid = state->sections[other].uuid;
+    size_t length = strlen(uuid);
+    for (int i = 0; (value = nth(state, section, "pcie", i)); i++)
+        if (!strncmp(value, uuid, length) && value[length] == ' ') { *out = (unsigned)atoi(value + length); return SUCCESS; }
+    return NOT_SUPPORTED;
+}
+int nvmlDeviceGetTopologyCommonAncestor(void *handle, void *other, unsigned *out) {
+    BEGIN(handle);
+    if ((result = begin(&state, __func__, (uintptr_t)other))) return result;
+    if (!common_ancestor(&state, SECTION(handle), SECTION(other), out)) return SUCCESS;
+    return common_ancestor(&state, SECTION(other), SECTION(handle), out);
+}
+/* A card without links has none at all; one that has some knows no number above. */
+static int link_end(const state_t *state, int section, unsigned link, const char **out) {
+    if (!nth(state, section, "link", 0)) return NOT_SUPPORTED;
+    return (*out = nth(state, section, "link", (int)link)) ? SUCCESS : INVALID_ARGUMENT;
+}
+int nvmlDeviceGetNvLinkState(void *handle, unsigned link, unsigned *out) {
+    BEGIN(handle);
+    const char *end;
+    if ((result = link_end(&state, SECTION(handle), link, &end))) return result;
+    *out = strcmp(end, "off") != 0;
+    return SUCCESS;
+}
+int nvmlDeviceGetNvLinkRemotePciInfo_v2(void *handle, unsigned link, pci_t *out) {
+    BEGIN(handle);
+    const char *end;
+    if ((result = link_end(&state, SECTION(handle), link, &end))) return result;
+    memset(out, 0, sizeof *out);
+    out->bus = 0xf0;
+    for (int i = 1; i < state.section_count; i++) if (!strcmp(state.sections[i].uuid, end)) out->bus = (unsigned)i;
+    snprintf(out->bus_id, sizeof out->bus_id, "00000000:%02X:00.0", out->bus);
+    return SUCCESS;
+}
+#ifndef OLD_DRIVER
+int nvmlDeviceGetNvLinkRemoteDeviceType(void *handle, unsigned link, unsigned *out) {
+    BEGIN(handle);
+    const char *end;
+    if ((result = link_end(&state, SECTION(handle), link, &end))) return result;
+    *out = strcmp(end, "switch") ? 0 : 2;
+    return SUCCESS;
+}
+#endif
 typedef struct { void *device; unsigned long type, data; unsigned gpu_instance, compute_instance; } event_t;
 typedef struct { int heard[MAX_SECTIONS], told[MAX_SECTIONS]; } set_t;
 

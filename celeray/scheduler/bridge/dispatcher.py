@@ -233,7 +233,7 @@ class Dispatcher:
         starts = sum(node.starts_free for node in snapshot.nodes)
         ready: dict[str, int] = {}
         for executor in snapshot.executors:
-            if executor.idle or executor.starting:
+            if executor.idle or executor.starting or executor.free_in_ms is not None:
                 ready[executor.executor_class] = ready.get(executor.executor_class, 0) + 1
 
         def limit(shape: Shape) -> int:

@@ -163,14 +163,23 @@ def _seen(executor: Executor, now: float, min_stay: float) -> WarmExecutor:
     match executor.state:
         case ExecutorState.IDLE if executor.up_at is not None:
             stays_s = max(0.0, executor.up_at + min_stay * executor.start_s - now)
-            start_ms = round(1000 * executor.start_s)
-            return replace(executor.view, start_ms=start_ms, stays_ms=round(1000 * stays_s))
+            return replace(executor.view, start_ms=_start_ms(executor), stays_ms=round(1000 * stays_s))
         case ExecutorState.BUSY:
+            overdue = executor.ends_at is not None and executor.ends_at <= now
+            ends_in_ms = _ends_in_ms(executor, now)
             return replace(
-                executor.view, cpus_milli=executor.cpus_milli, ends_in_ms=_ends_in_ms(executor, now)
+                executor.view,
+                cpus_milli=executor.cpus_milli,
+                start_ms=_start_ms(executor),
+                ends_in_ms=ends_in_ms,
+                free_in_ms=None if overdue or executor.recycle or executor.fresh else ends_in_ms,
             )
         case _:
             return executor.view
+
+
+def _start_ms(executor: Executor) -> int:
+    return round(1000 * executor.start_s)
 
 
 def _ends_in_ms(executor: Executor, now: float) -> int | None:

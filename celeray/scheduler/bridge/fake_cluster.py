@@ -28,6 +28,7 @@ from celeray.scheduler.cluster import (
     RunSpec,
     RunStarted,
 )
+from celeray.scheduler.links import Matrix
 from celeray.scheduler.model import Attribution, DeviceProcess, DeviceReading, NodeReading
 
 
@@ -68,6 +69,8 @@ class FakeCluster:
         self.forgiven: list[tuple[str, str, float]] = []
         self.changes: dict[str, dict[str, Any]] = {}
         """Fields of a device's next readings by UUID, where they differ from those of a healthy one."""
+        self.closeness: dict[str, Matrix] = {}
+        """Of a node's devices, by node; none is known of others."""
         self.renewals: list[tuple[float, float]] = []
         self._automatic = automatic
         self._cpus_milli = cpus * 1000
@@ -157,6 +160,7 @@ class FakeCluster:
             ),
             requested_at=now,
             simulated=True,
+            closeness=self.closeness.get(node_id, ()),
         )
 
     def _device(self, index: int, uuid: str, name: str, total: int) -> DeviceReading:

@@ -9,6 +9,7 @@ from celeray.scheduler.accounting import DeviceAccount
 from celeray.scheduler.bridge.dispatcher import Dispatcher
 from celeray.scheduler.bridge.run import Run
 from celeray.scheduler.ledger import Ledger
+from celeray.scheduler.links import names_of
 from celeray.scheduler.model import Attribution, NodeState
 from celeray.scheduler.states import RunState
 from celeray.scheduler.status import BridgeQueue, DeviceStatus, ExecutorStatus, NodeStatus
@@ -37,6 +38,7 @@ def nodes(dispatcher: Dispatcher, now: float) -> tuple[NodeStatus, ...]:
                 attribution=Attribution.PID if reading.pids_visible else Attribution.RESERVATION,
                 driver_version=reading.driver_version,
                 devices=tuple(device.uuid for device in reading.devices),
+                links=names_of(reading.closeness),
             )
         )
     return tuple(found)

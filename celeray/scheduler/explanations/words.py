@@ -21,6 +21,7 @@ REASONS: Mapping[Reason, str] = {
     Reason.CPUS: "The devices would do, and the node's CPUs are booked.",
     Reason.HOST_MEMORY: "The devices would do, and the node's memory is booked.",
     Reason.WARM: "Idle executors that started a short while ago hold the room, and tasks of their class wait.",
+    Reason.BUSY: "An executor of its class is expected to be free before a new one would be up.",
     Reason.RESERVED: "There is room, and it is kept for a task that comes first.",
     Reason.RECLAIMING: "The room is there once executors that are ending have given it back.",
     Reason.STARTING: "Its executor is starting, or as many are starting on the node as may at once.",

@@ -91,6 +91,7 @@ class Board:
         self._builds: tuple[list[int], list[NodeState]] | None = None
         self._node_by_id = {node.state.node_id: node for node in self.nodes}
         self._idle_by_class: dict[str, list[WarmExecutor]] = {}
+        self._soon_free: dict[str, list[WarmExecutor]] = {}
         self.starting_by_class: dict[str, int] = {}
         for executor in sorted(snapshot.executors, key=lambda e: (e.last_used, e.executor_id)):
             if executor.starting:
@@ -98,6 +99,10 @@ class Board:
                 self.starting_by_class[executor.executor_class] = count + 1
             elif executor.idle:
                 self._idle_by_class.setdefault(executor.executor_class, []).append(executor)
+            elif executor.free_in_ms is not None:
+                self._soon_free.setdefault(executor.executor_class, []).append(executor)
+        for executors in self._soon_free.values():
+            executors.sort(key=lambda e: (e.free_in_ms, e.executor_id))
 
         idle = {e.node_id for executors in self._idle_by_class.values() for e in executors}
         self.clearable = [node for node in self.nodes if node.state.node_id in idle or _reclaims(node)]
@@ -129,6 +134,10 @@ class Board:
     def idle_of_class(self, executor_class: str) -> Sequence[WarmExecutor]:
         """Idle executors of a class, least recently used first."""
         return self._idle_by_class.get(executor_class, ())
+
+    def soon_free(self, executor_class: str) -> list[WarmExecutor]:
+        """Busy executors of a class that nobody waits for yet, the first to be free first. Whoever waits takes one."""
+        return self._soon_free.get(executor_class, [])
 
     def idle_on(self, node_id: str) -> list[WarmExecutor]:
         """All idle executors of a node, least recently used first."""

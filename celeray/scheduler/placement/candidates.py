@@ -12,6 +12,7 @@ import numpy as np
 
 from celeray.scheduler.model import ResourceRequest
 from celeray.scheduler.placement.board import Board, BoardDevice, BoardNode
+from celeray.scheduler.placement.closeness import Closeness
 from celeray.scheduler.placement.policy import Policy
 from celeray.scheduler.placement.rooms import UNWANTED, Bools, Ints, Rooms
 from celeray.scheduler.placement.scores import SCORES, View
@@ -44,6 +45,7 @@ class Candidates:
         self._score = SCORES[policy.name](rooms, policy)
         self._rankings: dict[tuple[ResourceRequest, bool], _Ranking] = {}
         self._all = np.arange(len(board.nodes), dtype=np.int64)
+        self._closeness = Closeness(board, RANK)
 
     def best(
         self, request: ResourceRequest, *, lasting: bool = False, barred: Bools | None = None
@@ -107,6 +109,8 @@ class Candidates:
 
     def _score_nodes(self, ranking: _Ranking, view: View, by_device: Ints, fit: Bools) -> None:
         columns, chosen = _first(by_device, view.request.gpus)
+        if view.request.gpus > 1:
+            self._closeness.choose(view.rows, by_device, columns, chosen)
         worst = chosen[:, -1]
         fit = fit & (worst < NOWHERE)
         rank: Ints | int = 0
@@ -115,6 +119,8 @@ class Candidates:
             chosen = chosen % RANK
         # Of a node where it does not fit the score is that of a device which can't be had, and is thrown away.
         scores = self._score.nodes(view, columns, chosen) + rank
+        if view.request.gpus > 1:
+            scores = self._closeness.with_ties(scores, view.rows, columns, fit)
         ranking.scores[view.rows] = np.where(fit, scores, NOWHERE)
         ranking.columns[view.rows] = columns
 

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 from celeray.scheduler.model import ResourceRequest, WarmExecutor
 from celeray.scheduler.placement.board import BoardDevice, BoardNode
+from celeray.scheduler.placement.closeness import closest_of
 from celeray.scheduler.placement.filters import node_matches, type_rank
 from celeray.scheduler.placement.policy import Policy
 
@@ -46,18 +47,18 @@ def find_clearing(
         return _clear_host_memory(request, node, idle)
     if request.host_memory_mib > node.memory_mib + sum(e.host_memory_mib for e in idle):
         return None
-    options = []
+    options, evictions_of = [], {}
     for device in node.devices:
         evictions = _clear_device(request, device, idle, policy)
         if evictions is not None:
             rank = type_rank(request, device.state) or 0
-            score = (*_price(evictions), rank, device.room_mib, device.column)
-            options.append((score, device, evictions))
+            options.append((device.column, (*_price(evictions), rank), (device.room_mib, device.column)))
+            evictions_of[device.column] = evictions
     if len(options) < request.gpus:
         return None
-    chosen = sorted(options, key=lambda option: option[0])[: request.gpus]
-    evicted = {e.executor_id: e for _, _, evictions in chosen for e in evictions}
-    return Clearing(node, tuple(device for _, device, _ in chosen), tuple(evicted.values()))
+    chosen = closest_of(options, node.state, request.gpus)
+    evicted = {e.executor_id: e for column in chosen for e in evictions_of[column]}
+    return Clearing(node, tuple(node.devices[column] for column in chosen), tuple(evicted.values()))
 
 
 def _clear_host_memory(

@@ -1,7 +1,8 @@
 """`place`: one placement cycle.
 
-In the order of `order.order_key`, for each task: a warm idle executor of its class; else a new executor where the
-policy's score is best; else room made by ending idle executors, whose devices are then kept for it; else the reason.
+In the order of `order.order_key`, for each task: a warm idle executor of its class; else a busy one that is free
+before another would be up; else a new executor where the policy's score is best; else room made by ending idle
+executors, whose devices are then kept for it; else the reason.
 The first task that has no place, and would have one when others end, gets a reservation.
 
 A starting executor counts for one waiting task of its class, so a cycle never starts two for one task. Tasks of one
@@ -32,7 +33,7 @@ from celeray.scheduler.placement.policy import Policy
 from celeray.scheduler.placement.refusing import closest, node_reasons
 from celeray.scheduler.placement.reservation import CURED_BY_WAITING, plan, reserve
 from celeray.scheduler.placement.rooms import Rooms
-from celeray.scheduler.placement.warm import find_warm
+from celeray.scheduler.placement.warm import find_warm, soon_free
 
 CLEARABLE = frozenset({Reason.VRAM, Reason.EXCLUSIVE, Reason.HOST_MEMORY, Reason.RECLAIMING})
 """What the end of idle executors can cure."""
@@ -97,7 +98,8 @@ class _Cycle:
             decided = self._ready(task, lasting=lasting)
         if decided is None:
             decided = self._start(task, lasting=lasting)
-            if isinstance(decided, Reason):
+            # Who waits for a busy executor has it for himself, so his like may have no place.
+            if isinstance(decided, Reason) and decided is not Reason.BUSY:
                 decided = self._wait(task, decided)
                 self._refused[shape] = decided
         return decided
@@ -109,7 +111,7 @@ class _Cycle:
         return task.expected_ms is None or task.expected_ms > self._reserved_at_ms
 
     def _ready(self, task: WaitingTask, *, lasting: bool) -> Placement | Reason | None:
-        """A warm idle executor for the task, or one that starts already."""
+        """A warm idle executor for the task, or one that it waits for since it starts already, or is free soon."""
         barred = self._overtaking.barred(task.priority)
         if found := find_warm(task, self._board, lasting=lasting, barred=barred):
             executor = self._board.idle_of_class(task.executor_class)[found.place]
@@ -118,9 +120,17 @@ class _Cycle:
             return found.placement
         starting = self._board.starting_by_class.get(task.executor_class, 0)
         if not starting:
-            return None
+            return Reason.BUSY if self._await(task, 0, lasting=lasting) else None
         self._board.starting_by_class[task.executor_class] = starting - 1
         return Reason.STARTING
+
+    def _await(self, task: WaitingTask, within_ms: int, *, lasting: bool) -> bool:
+        """Whether it waits for a busy executor, for which nobody else waits then."""
+        barred = self._overtaking.barred(task.priority)
+        found = soon_free(task, self._board, within_ms, lasting=lasting, barred=barred)
+        if found is not None:
+            self._board.soon_free(task.executor_class).remove(found)
+        return found is not None
 
     def _start(self, task: WaitingTask, *, lasting: bool) -> Placement | Reason:
         _, candidates = self._searched()
@@ -163,6 +173,8 @@ class _Cycle:
             node for node in self._board.clearable if node.row != kept and reasons[node.row] in CLEARABLE
         ]
         if clearing := self._clearing(task, clearable, staying=False):
+            if request.isolation is Isolation.WARM and self._await(task, clearing.price[0], lasting=lasting):
+                return Reason.BUSY
             self._clear(clearing)
             return Reason.RECLAIMING
         if self._clearing(task, clearable, staying=True):

@@ -24,6 +24,7 @@ PROGRESS: tuple[Reason | None, ...] = (
     Reason.RESERVED,
     Reason.STARTING,
     Reason.WARM,
+    Reason.BUSY,
     Reason.RECLAIMING,
     None,
 )

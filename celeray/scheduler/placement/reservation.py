@@ -12,6 +12,7 @@ from dataclasses import dataclass
 
 from celeray.scheduler.model import Reason, Reserved, ResourceRequest, Snapshot, WaitingTask, WarmExecutor
 from celeray.scheduler.placement.board import Board, BoardDevice, BoardNode
+from celeray.scheduler.placement.closeness import closest_of
 from celeray.scheduler.placement.filters import could_fit_idle, node_matches, type_rank
 from celeray.scheduler.placement.policy import Policy
 
@@ -141,9 +142,20 @@ def _plan_on(
         return None
     chosen = sorted(options)[: request.gpus]
     at = max([at, memory_at, *(option[0] for option in chosen)])
+    if request.gpus > 1 and node.state.closeness:
+        chosen = _closest(request, node, [option for option in options if option[0] <= at])
     devices = tuple(node.devices[option[-1]] for option in chosen)
     known = all(end.at_ms < policy.order.unknown_run_ms for end in ends if end.at_ms <= at)
     return Plan(node, devices, at, known)
+
+
+def _closest(
+    request: ResourceRequest, node: BoardNode, in_time: Sequence[tuple[int, int, int, int]]
+) -> list[tuple[int, int, int, int]]:
+    """Of devices that are all free by the time that the task begins, those of the wanted types that are closest."""
+    columns = closest_of([(option[-1], option[1:2], option) for option in in_time], node.state, request.gpus)
+    by_column = {option[-1]: option for option in in_time}
+    return [by_column[column] for column in columns]
 
 
 def _enough_at(need: int, free: int, ends: Sequence[tuple[int, int]]) -> int | None:

@@ -179,7 +179,11 @@ def _seen(executor: WarmExecutor, now_ms: int, ends_in_ms: int | None) -> WarmEx
     if executor.idle:
         left = max(0, executor.stays_ms - now_ms)
         return executor if left == executor.stays_ms else replace(executor, stays_ms=left)
-    return executor if executor.starting else replace(executor, ends_in_ms=ends_in_ms)
+    if executor.starting:
+        return executor
+    # Of one whose end was known and was not one to wait for, that stays so.
+    awaited = executor.free_in_ms is not None or executor.ends_in_ms is None
+    return replace(executor, ends_in_ms=ends_in_ms, free_in_ms=ends_in_ms if awaited else None)
 
 
 def _changed(node: NodeState, cpus: int, memory: int, starts: int) -> NodeState:

@@ -1,4 +1,4 @@
-"""A warm idle executor for a task: its model is loaded, and it begins at once."""
+"""A warm executor for a task: its model is loaded. An idle one, where it begins at once, or a busy one soon."""
 
 from __future__ import annotations
 
@@ -44,11 +44,44 @@ def find_warm(task: WaitingTask, board: Board, *, lasting: bool, barred: Bools |
     return None
 
 
+def soon_free(
+    task: WaitingTask, board: Board, within_ms: int, *, lasting: bool, barred: Bools | None
+) -> WarmExecutor | None:
+    """The busy executor that is free first, where that is sooner than it would take to start another.
+
+    Both are what they were measured to be: a start with the loading in its first run, and the usual time of the run
+    that keeps it busy. Of a class that never started yet the former is not known, and nobody waits.
+
+    Args:
+        within_ms: what has to be given up for another one besides its start, as time.
+        lasting: the run does not end before what is reserved begins.
+        barred: by node, where the task may not go.
+    """
+    for executor in board.soon_free(task.executor_class):
+        if not executor.start_ms or executor.free_in_ms is None:
+            continue
+        if executor.free_in_ms <= executor.start_ms + within_ms and _suits(
+            task, executor, board, lasting=lasting, barred=barred
+        ):
+            return executor
+    return None
+
+
 def _fits(
     task: WaitingTask, executor: WarmExecutor, board: Board, *, lasting: bool, barred: Bools | None
 ) -> bool:
+    node = board.node(executor.node_id)
+    if node is None or node.cpus_for(lasting=lasting) < task.request.cpus_milli:
+        return False
+    return _suits(task, executor, board, lasting=lasting, barred=barred)
+
+
+def _suits(
+    task: WaitingTask, executor: WarmExecutor, board: Board, *, lasting: bool, barred: Bools | None
+) -> bool:
+    """Whether the task may run there, given the CPUs."""
     request, node = task.request, board.node(executor.node_id)
-    if node is None or node.cpus_for(lasting=lasting) < request.cpus_milli:
+    if node is None:
         return False
     if barred is not None and barred[node.row]:
         return False

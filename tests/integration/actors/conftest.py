@@ -26,7 +26,7 @@ def importable_apps() -> Iterator[None]:
 def gpu_node(ray_cluster: RayTestCluster) -> Iterator[AddedNode]:
     """A node with an A100 and a smaller card, in NVML's order."""
     node = ray_cluster.add_node(
-        [FakeDevice(A), FakeDevice(B, name="NVIDIA A10", total_mib=24576)], num_cpus=8
+        [FakeDevice(A, pcie={B: 50}), FakeDevice(B, name="NVIDIA A10", total_mib=24576)], num_cpus=8
     )
     yield node
     ray_cluster.remove_node(node)

@@ -38,6 +38,7 @@ def test_a_node_is_read_with_its_leased_devices(live: LiveCluster, gpu_node: Add
     assert reading.driver_version == "550.54.15"
     assert not reading.simulated
     assert reading.unleased == 0
+    assert reading.closeness == ((0, 10), (10, 0)), "NVML tells of a CPU socket each"
     first = live.wait(NodeRead, lambda e: e.reading.node_id == gpu_node.node_id).reading
     assert (first.devices, first.unleased, first.cpus_milli) == ((), 2, 8000), "told before they are leased"
 

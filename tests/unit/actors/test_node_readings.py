@@ -138,6 +138,15 @@ def test_capacities_are_rays_and_devices_the_leased_ones() -> None:
     assert not reading.simulated
 
 
+def test_closeness_is_that_of_the_leased_devices_in_their_order() -> None:
+    pairs = (("GPU-aaaa1111", "GPU-aaaa2222", 10), ("GPU-aaaa1111", "GPU-bbbb3333", 400))
+    known = replace(agent_reading(), closeness=pairs)
+
+    assert compose(Node("n1", info(), lease(["2", "0"])), known, 1.0).closeness == ((0, 400), (400, 0))
+    assert compose(Node("n1", info(), lease(["2", "1"])), known, 1.0).closeness == ()
+    assert compose(Node("n1", info(), NodeLease("n1", 4)), None, 1.0).closeness == ()
+
+
 def test_a_node_is_called_by_the_name_it_was_given() -> None:
     reading = compose(Node("n1", info(NodeName="big-one"), lease([])), agent_reading("/folder"), 1.0)
 

@@ -192,6 +192,19 @@ def test_a_device_that_is_wrong_says_how(monkeypatch: pytest.MonkeyPatch) -> Non
         assert part in text
 
 
+def test_a_node_shows_how_its_devices_are_linked_where_that_is_known(monkeypatch: pytest.MonkeyPatch) -> None:
+    linked = node(devices=("GPU-b", "GPU-a"), links=(("X", "NV12"), ("NV12", "X")))
+    known = source()
+    known.devices = lambda: DeviceList(devices=(device(), device("GPU-b", index=3)))
+    known.nodes = lambda: NodeList(nodes=(linked,))
+    lines = shown(monkeypatch, known, "node", "node-1").output.splitlines()
+
+    at = lines.index("LINKS  3     0")
+    assert lines[at + 1 : at + 3] == ["3      X     NV12", "0      NV12  X"]
+    known.nodes = lambda: NodeList(nodes=(node(),))
+    assert "LINKS" not in shown(monkeypatch, known, "node", "node-1").output
+
+
 def test_a_stored_result_alone_is_a_task(monkeypatch: pytest.MonkeyPatch) -> None:
     known = source()
     meta = ResultMeta(status="FAILURE", exception="ValueError", worker="cpu@h")

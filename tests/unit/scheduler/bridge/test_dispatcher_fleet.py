@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from celeray.scheduler.bridge import picture
 from celeray.scheduler.bridge.fleet import ExecutorLimits
 from celeray.scheduler.cluster import EndCause, NodeLost
 from celeray.scheduler.model import Reason, ResourceRequest
@@ -28,6 +29,19 @@ def test_an_idle_executor_makes_room_for_another_class() -> None:
     bridge.advance(1.0)
     assert bridge.begin(other)
     assert port(other).words == ["begun"]
+
+
+def test_a_gang_starts_on_the_closest_devices_and_the_nodes_status_shows_how_they_are_linked() -> None:
+    bridge = Harness({"n1": [(f"GPU-{letter}", "A100", 24 * GIB) for letter in "abc"]})
+    bridge.cluster.closeness["n1"] = ((0, 10, 10), (10, 0, 400), (10, 400, 0))
+    bridge.advance(1.0)
+
+    run = bridge.submit(request=ResourceRequest(gpus=2, exclusive=True))
+    bridge.step()
+
+    assert bridge.cluster.executors[bridge.begin(run)].spec.device_uuids == ("GPU-b", "GPU-c")
+    (shown,) = picture.nodes(bridge.dispatcher, bridge.clock.monotonic())
+    assert shown.links == (("X", "SYS", "SYS"), ("SYS", "X", "NV4"), ("SYS", "NV4", "X"))
 
 
 def test_room_is_not_given_out_while_nvml_still_shows_the_memory() -> None:

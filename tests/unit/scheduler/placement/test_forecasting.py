@@ -81,6 +81,19 @@ def test_an_executor_that_is_to_stay_makes_room_when_its_stay_is_over() -> None:
     assert (found.starts_in_ms, found.known, found.reason) == (2_500, True, Reason.WARM)
 
 
+def test_who_waits_for_a_busy_executor_begins_when_that_is_free() -> None:
+    running = replace(
+        warm(3, "mine", "n", "d0", gib=8, idle=False, ends_in_ms=1_500), start_ms=9_000, free_in_ms=1_500
+    )
+    found = of_one(
+        task(1, gpu(8), executor_class="mine"),
+        snapshot(node("n", device("d0", 24, 16, holders=1)), executors=(running,)),
+    )
+    assert (found.starts_in_ms, found.reason) == (1_500, Reason.BUSY)
+    assert found.placement is not None
+    assert found.placement.executor_id == "e3"
+
+
 def test_a_guess_is_said_to_be_one_and_a_guess_upon_a_guess_is_no_forecast() -> None:
     policy = Policy()
     once = of_one(task(1, gpu(None)), busy(None))
