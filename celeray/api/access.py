@@ -77,6 +77,7 @@ RULES = (
     Rule("POST", "/v1/nodes/{name}/drain", Role.OPERATOR),
     Rule("POST", "/v1/nodes/{name}/undrain", Role.OPERATOR),
     Rule("GET", "/v1/limits", Role.VIEWER),
+    Rule("GET", "/v1/tenants", Role.VIEWER),
     Rule("GET", "/v1/tasks", Role.VIEWER),
     Rule("GET", "/v1/tasks/{task_id}", Role.VIEWER),
     Rule("GET", "/v1/tasks/{task_id}/explain", Role.VIEWER),

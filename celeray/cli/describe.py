@@ -99,6 +99,7 @@ def _run_parts(run: TaskRecord, now: float) -> dict[str, Any]:
     return {
         "name": run.name,
         "queue": f"{run.queue} at priority {run.priority}",
+        "tenant": run.tenant,
         "bridge": run.hostname,
         "waits": (run.reason or "for its turn") if waits else None,
         "why": None if waits else run.reason,

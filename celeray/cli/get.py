@@ -10,6 +10,7 @@ import click
 
 from celeray.cli.dead_letters import list_letters
 from celeray.cli.get_limits import get_limits
+from celeray.cli.get_tenants import get_tenants
 from celeray.cli.lazy import EXIT_USAGE, CliError
 from celeray.cli.learned import get_learned
 from celeray.cli.options import output_option
@@ -29,11 +30,12 @@ TASK_COLUMNS = (
 
 @click.group()
 def get() -> None:
-    """List queues, devices, nodes, tasks, limits, what was learned, or dead letters."""
+    """List queues, devices, nodes, tasks, tenants, limits, what was learned, or dead letters."""
 
 
 get.add_command(get_limits)
 get.add_command(get_learned)
+get.add_command(get_tenants)
 get.add_command(list_letters, "dead-letters")
 
 

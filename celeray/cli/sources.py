@@ -33,6 +33,7 @@ from celeray.scheduler.overview import (
     Overview,
     QueueList,
     TaskPage,
+    TenantList,
     cluster_status,
     devices,
     nodes,
@@ -40,6 +41,7 @@ from celeray.scheduler.overview import (
     read_overview,
     seen_by,
     task_page,
+    tenants,
 )
 from celeray.scheduler.status import ClusterStatus, TaskState
 
@@ -72,6 +74,8 @@ class Source(Protocol):
     def nodes(self) -> NodeList: ...
 
     def limits(self) -> LimitList: ...
+
+    def tenants(self) -> TenantList: ...
 
     def learned(self) -> LearnedList: ...
 
@@ -121,6 +125,9 @@ class RestSource:
 
     def limits(self) -> LimitList:
         return self._get("/v1/limits", LimitList)
+
+    def tenants(self) -> TenantList:
+        return self._get("/v1/tenants", TenantList)
 
     def learned(self) -> LearnedList:
         return self._get("/v1/learned", LearnedList)
@@ -229,6 +236,9 @@ class RedisSource:
 
     def nodes(self) -> NodeList:
         return NodeList(nodes=nodes(self._overview()))
+
+    def tenants(self) -> TenantList:
+        return TenantList(tenants=tenants(self._overview(), self._place.settings))
 
     def limits(self) -> LimitList:
         store = self._place.store

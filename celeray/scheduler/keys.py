@@ -49,6 +49,7 @@
 | `celeray:limit:GATE:*` | - | of one gate: who holds room, who waits, who was called | as its row in `celeray:limits` |
 | `celeray:learned` | zset | JSON of task name and device model, by the time of the last observation | 14 days |
 | `celeray:learned:PERIOD:DIGEST` | hash | of one of them, runs by VRAM peak (learned/store.py) | 14 days |
+| `celeray:tenants:WIDTH:SLICE` | hash | VRAM use of a slice of time by tenant (tenant_store.py) | 9 half-lives |
 | `celeray:nap` | - | never written: workers that must poll sleep on it | - |
 """
 
@@ -184,6 +185,10 @@ class Keys:
     def learned_series(self, period: int, digest: str) -> str:
         """`period`: its number since the epoch."""
         return f"{self.prefix}celeray:learned:{period}:{digest}"
+
+    def tenant_use(self, width_ms: int, number: int) -> str:
+        """`number`: of the slice of time, since the epoch, each `width_ms` long."""
+        return f"{self.prefix}celeray:tenants:{width_ms}:{number}"
 
     def nap(self) -> str:
         return f"{self.prefix}celeray:nap"

@@ -105,6 +105,12 @@ SPECS: Mapping[str, Spec] = {
             ("queue_name", "name"),
         ),
         Spec(
+            "celeray_tenant_vram_mib_seconds_total",
+            "counter",
+            "VRAM that the runs of a tenant held, times how long.",
+            ("tenant",),
+        ),
+        Spec(
             "celeray_task_vram_peak_bytes",
             "gauge",
             "VRAM that runs used at their peak on one device, by quantile.",
@@ -236,6 +242,7 @@ def _of_tasks(picture: Picture) -> dict[str, Samples]:
         "celeray_gpu_oom_total": [
             Sample((item.queue, item.name), float(item.count)) for item in totals.out_of_memory
         ],
+        "celeray_tenant_vram_mib_seconds_total": [Sample((use.tenant,), use.mib_s) for use in totals.tenants],
     }
 
 

@@ -262,6 +262,8 @@ class Snapshot:
     """Nodes that went away a short while ago. Nothing is placed there, but what fits there is not said to fit never."""
     reserved: Reserved | None = None
     """What the cycle before kept for a task; it is kept on while that serves the task as well as another place."""
+    tenants: Mapping[str, int] = field(default_factory=dict)
+    """What each waiting tenant has used, in MiB times milliseconds, with what its runs are expected to use yet."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -281,6 +283,8 @@ class WaitingTask:
     """How long it is expected to run. None: not known."""
     overtaken: int = 0
     """How often a task of lower priority was placed while it waited, where it could have run too."""
+    tenant: str | None = None
+    """Whom it is for. None: its message names nobody."""
 
 
 class Reason(StrEnum):

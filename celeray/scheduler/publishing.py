@@ -12,7 +12,7 @@ from typing import Any
 import msgpack  # type: ignore[import-untyped]
 import redis
 
-from celeray.scheduler import message_class, priorities, requests
+from celeray.scheduler import message_class, priorities, requests, tenants
 from celeray.scheduler.broker import broker_keys, broker_redis
 from celeray.scheduler.capacity import CapacityReader, could_ever_fit
 from celeray.scheduler.defaults import user_conf
@@ -56,7 +56,8 @@ class Publisher:
             message: Celery's `task_message` tuple. Its body is not changed.
 
         Raises:
-            RequirementError: a requirement or a flag can't be understood, or the request can never fit the cluster.
+            RequirementError: a requirement, a flag or the tenant can't be understood, or the request can never fit
+                the cluster.
             LimitError: the task's limits can't be understood, or the call has no value for the key of one.
             SubmissionError: `result_ttl_s` is out of its bound.
             ConfigurationError: the message would be pickled.
@@ -66,7 +67,8 @@ class Publisher:
         task = self._app._tasks.get(name)
         read_ttl_s(headers, task)
         flags = priorities.read_flags(headers, kwargs)
-        classed = self._check_request(name, args, kwargs, options, task)
+        tenant = tenants.published_by(headers, self._running_headers())
+        classed = self._check_request(name, args, kwargs, options, task, tenant)
         if limits := self._limits.of_task(name, task):
             check(limits, self._limits.call(name, task, args, kwargs, headers))
         priority = self._priority(options.get("priority"), headers, flags, task)
@@ -77,7 +79,7 @@ class Publisher:
             **options,
             **patience,
             "priority": priorities.to_broker(priority, lowest_first=self._lowest_first),
-            "headers": {**_without_tag(headers), priorities.HEADER: priority, **classed},
+            "headers": {**_without(headers), **_named(tenant), priorities.HEADER: priority, **classed},
             "serializer": self._serializer(options.get("serializer"), message.body),
         }
 
@@ -132,7 +134,13 @@ class Publisher:
         return options.get("retry_policy") is None and self._app.current_worker_task is not None
 
     def _check_request(
-        self, name: str, args: Any, kwargs: Mapping[str, Any], options: Mapping[str, Any], task: Any
+        self,
+        name: str,
+        args: Any,
+        kwargs: Mapping[str, Any],
+        options: Mapping[str, Any],
+        task: Any,
+        tenant: str | None,
     ) -> dict[str, str]:
         """Returns the header of the message's class, where the bridge may have to choose by it."""
         headers, router = options.get("headers") or {}, self._amqp.task_router
@@ -143,8 +151,12 @@ class Publisher:
         if request.gpus and (error := could_ever_fit(request, self._capacity.current(self._connect))):
             raise error
         if request.gpus or router.settings.is_gpu_queue(queue) or message_class.HEADER in headers:
-            return {message_class.HEADER: message_class.message_class(name, request)}
+            return {message_class.HEADER: message_class.message_class(name, request, tenant)}
         return {}
+
+    def _running_headers(self) -> Mapping[str, Any] | None:
+        running = self._app.current_worker_task
+        return None if running is None else running.request.headers
 
     def _connect(self) -> tuple[redis.Redis, Keys]:
         if self._client is None:
@@ -194,11 +206,15 @@ def survives_msgpack(body: Any) -> bool:
     return True
 
 
-def _without_tag(headers: Mapping[str, Any]) -> Mapping[str, Any]:
+def _without(headers: Mapping[str, Any]) -> Mapping[str, Any]:
     """What a running task publishes has its headers, and is a message of its own."""
-    if TAG_HEADER not in headers:
+    if TAG_HEADER not in headers and tenants.HEADER not in headers:
         return headers
-    return {name: value for name, value in headers.items() if name != TAG_HEADER}
+    return {name: value for name, value in headers.items() if name not in (TAG_HEADER, tenants.HEADER)}
+
+
+def _named(tenant: str | None) -> dict[str, str]:
+    return {} if tenant is None else {tenants.HEADER: tenant}
 
 
 def _arguments(body: Any) -> tuple[Any, Mapping[str, Any]]:

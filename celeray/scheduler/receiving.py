@@ -13,6 +13,7 @@ from celeray.scheduler import priorities, requests
 from celeray.scheduler.errors import RequirementError
 from celeray.scheduler.model import ResourceRequest
 from celeray.scheduler.settings import Settings
+from celeray.scheduler.tenants import read_tenant
 
 _READ = "celeray_received"
 """Attribute of a request: what was read of it."""
@@ -29,6 +30,8 @@ class Received:
     own_queue: str
     """Where it belongs: `queue`, unless that is the priority queue."""
     request: ResourceRequest
+    tenant: str | None = None
+    """Whom it is for. None: it names nobody."""
 
 
 def receive(request: Any, settings: Settings) -> Received | RequirementError:
@@ -56,12 +59,13 @@ def _read(request: Any, settings: Settings) -> Received | RequirementError:
         if queue == settings.priority_queue:
             own = amqp.own_queue(request.type, request.args, request.kwargs, headers, task)
         wanted = amqp.task_router.request_for(headers, getattr(task, requests.HEADER, None), own)
+        tenant = read_tenant(headers)
     except RequirementError as error:
         return error
     except Exception as error:  # noqa: BLE001 - whatever a parser did not expect
         # Whoever can publish can send anything: what a parser did not expect must not end the worker.
         return RequirementError(requests.HEADER, "...", f"can't be read: {type(error).__name__}")
-    return Received(priority_of(request), queue, own, wanted)
+    return Received(priority_of(request), queue, own, wanted, tenant)
 
 
 def priority_of(request: Any) -> int:

@@ -1,7 +1,7 @@
 """Counters as flat series and back: the form in which Redis adds them up over bridges. Pure.
 
-A series is a JSON list: `["finished", queue, name, outcome]`, `["out_of_memory", queue, name]`, or
-`[kind, queue, name, "sum"]` and `[kind, queue, name, "le", bound]` with kind `placement` or `execution`, bound a
+A series is a JSON list: `["finished", queue, name, outcome]`, `["out_of_memory", queue, name]`, `["tenant", "", name]`,
+or `[kind, queue, name, "sum"]` and `[kind, queue, name, "le", bound]` with kind `placement` or `execution`, bound a
 number or `"+Inf"`.
 """
 
@@ -11,7 +11,7 @@ import json
 from collections import defaultdict
 from collections.abc import Mapping
 
-from celeray.scheduler.status import Counters, FinishedCount, TaskCount, TaskHistogram
+from celeray.scheduler.status import Counters, FinishedCount, TaskCount, TaskHistogram, TenantUse
 
 INF = "+Inf"
 HISTOGRAMS = ("placement", "execution")
@@ -24,6 +24,8 @@ def to_series(counters: Counters) -> dict[str, float]:
         series[_key("finished", item.queue, item.name, item.outcome)] = item.count
     for count_of in counters.out_of_memory:
         series[_key("out_of_memory", count_of.queue, count_of.name)] = count_of.count
+    for use in counters.tenants:
+        series[_key("tenant", "", use.tenant)] = use.mib_s
     for kind, histograms in (("placement", counters.placement), ("execution", counters.execution)):
         for histogram in histograms:
             series[_key(kind, histogram.queue, histogram.name, "sum")] = histogram.sum
@@ -43,6 +45,7 @@ def from_series(series: Mapping[str, float], bounds: Mapping[str, tuple[float, .
     """
     finished: list[FinishedCount] = []
     out_of_memory: list[TaskCount] = []
+    tenants: list[TenantUse] = []
     sums: dict[tuple[str, str, str], float] = {}
     buckets: dict[tuple[str, str, str], dict[float | str, int]] = defaultdict(dict)
     for key, value in sorted(series.items()):
@@ -51,6 +54,8 @@ def from_series(series: Mapping[str, float], bounds: Mapping[str, tuple[float, .
             finished.append(FinishedCount(queue=queue, name=name, outcome=rest[0], count=round(value)))
         elif kind == "out_of_memory":
             out_of_memory.append(TaskCount(queue=queue, name=name, count=round(value)))
+        elif kind == "tenant":
+            tenants.append(TenantUse(tenant=name, mib_s=value))
         elif rest[0] == "sum":
             sums[kind, queue, name] = value
         else:
@@ -63,6 +68,7 @@ def from_series(series: Mapping[str, float], bounds: Mapping[str, tuple[float, .
         out_of_memory=tuple(out_of_memory),
         placement=tuple(made["placement"]),
         execution=tuple(made["execution"]),
+        tenants=tuple(tenants),
     )
 
 

@@ -23,6 +23,7 @@ from pydantic_settings import (
 from celeray.scheduler.backoff import BUILT_IN, RetryPolicy, chosen
 from celeray.scheduler.errors import ConfigurationError
 from celeray.scheduler.limits.declaration import LimitDeclaration
+from celeray.scheduler.tenants import BOUND, WEIGHT_LEAST, WEIGHT_MOST, is_name
 
 CONF_PREFIX = "celeray_"
 TOML, CONF = "_toml_file", "_app_conf"
@@ -160,6 +161,10 @@ class Settings(BaseSettings):
     """So many tasks of lower priority may begin where a waiting one could run; then they wait for it."""
     unknown_run_s: float = Field(default=3600.0, gt=0, le=366 * 86_400)
     """How long a run is taken to last of which nothing is known."""
+    tenant_weights: dict[str, float] = Field(default_factory=dict)
+    """Weights of tenants by name: with 3 beside 1 a tenant gets three times the VRAM. One that is not named has 1."""
+    tenant_half_life_s: float = Field(default=1800.0, ge=60, le=30 * 86_400)
+    """In this time half of what a tenant has used is forgotten."""
     reading_interval_s: float = Field(default=1.0, gt=0, le=60)
     reading_max_age_s: float = Field(default=15.0, gt=0)
     """A node without a reading for longer than this gives out nothing."""
@@ -243,6 +248,17 @@ class Settings(BaseSettings):
         for pattern, name in self.retry_policies.items():
             if name not in known:
                 raise ValueError(f"retry_policies.{pattern}={name!r}: not one of {known}")
+        return self
+
+    @model_validator(mode="after")
+    def _weights_are_positive(self) -> Settings:
+        for name, weight in self.tenant_weights.items():
+            if not is_name(name):
+                raise ValueError(f"tenant_weights.{name}={weight!r}: the key is not {BOUND}")
+            if not WEIGHT_LEAST <= weight <= WEIGHT_MOST:
+                raise ValueError(
+                    f"tenant_weights.{name}={weight!r}: not from {WEIGHT_LEAST:g} to {WEIGHT_MOST:.0f}"
+                )
         return self
 
     def retry_policy_of(self, task: str) -> RetryPolicy | None:

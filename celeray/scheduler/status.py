@@ -194,6 +194,8 @@ class TaskRecord(_Frozen):
     queue: str
     priority: int
     """1 to 10, 10 most urgent."""
+    tenant: str | None = None
+    """Whom it is for. None: its message names nobody."""
     state: TaskState
     bridge_id: str
     hostname: str
@@ -254,6 +256,42 @@ class StoredRecord(NamedTuple):
     """JSON of the record."""
 
 
+class TenantUse(_Frozen):
+    """VRAM that the runs of a tenant held, added up."""
+
+    tenant: str
+    """Empty: of all tasks that name none."""
+    mib_s: float
+    """MiB times seconds."""
+
+
+class BridgeTenant(_Frozen):
+    """How one bridge sees a tenant."""
+
+    tenant: str
+    waiting: int = 0
+    running: int = 0
+    used_mib_s: float = 0.0
+    """In all bridges that it knows of, MiB times seconds, halved with each half-life: what turns go by."""
+
+
+class TenantStatus(_Frozen):
+    """A tenant of the cluster."""
+
+    tenant: str
+    """Empty: all tasks that name none."""
+    weight: float
+    waiting: int = 0
+    """Held by bridges, not begun."""
+    running: int = 0
+    used_mib_s: float = 0.0
+    """MiB times seconds, halved with each half-life."""
+    share: float | None = None
+    """Its part of what all tenants have used so. None: none has used anything."""
+    total_mib_s: float = 0.0
+    """MiB times seconds over all bridges that ever were."""
+
+
 class TaskCount(_Frozen):
     """A number of tasks with one queue and name."""
 
@@ -293,6 +331,8 @@ class Counters(_Frozen):
     """Received to started."""
     execution: tuple[TaskHistogram, ...] = ()
     """Started to ended."""
+    tenants: tuple[TenantUse, ...] = ()
+    """Empty where no message has named a tenant."""
 
 
 class BridgeStatus(_Frozen):
@@ -317,6 +357,8 @@ class BridgeStatus(_Frozen):
     devices: tuple[DeviceStatus, ...] = ()
     executors: tuple[ExecutorStatus, ...] = ()
     running_tasks: tuple[TaskCount, ...] = ()
+    tenants: tuple[BridgeTenant, ...] = ()
+    """Those with something waiting or running, and then those that have used most; at most 500."""
     counters: Counters = Counters()
     """Since this bridge started."""
     records_dropped: int = 0

@@ -1,4 +1,4 @@
-"""`/v1/status`, `/v1/queues`, `/v1/devices`, `/v1/nodes`: what there is and how it stands."""
+"""`/v1/status`, `/v1/queues`, `/v1/devices`, `/v1/nodes`, `/v1/tenants`: what there is and how it stands."""
 
 from __future__ import annotations
 
@@ -12,10 +12,12 @@ from celeray.scheduler.overview import (
     DeviceList,
     NodeList,
     QueueList,
+    TenantList,
     cluster_status,
     devices,
     nodes,
     queue_statuses,
+    tenants,
 )
 from celeray.scheduler.status import ClusterStatus, QueueStatus
 
@@ -52,5 +54,10 @@ def router(snapshots: Snapshots) -> APIRouter:
     def get_nodes() -> NodeList:
         """Every machine of the cluster."""
         return NodeList(nodes=nodes(snapshots.newest()))
+
+    @routes.get("/tenants")
+    def get_tenants() -> TenantList:
+        """Tenants: their weights, what they have used, and what of theirs waits and runs in bridges."""
+        return TenantList(tenants=tenants(snapshots.newest(), settings))
 
     return routes

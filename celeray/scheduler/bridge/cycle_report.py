@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import time
-from dataclasses import replace
 
 from celeray.scheduler.bridge.dispatcher import Dispatcher
 from celeray.scheduler.explanations.published import PublishedCycle
@@ -52,5 +51,5 @@ class CycleReport:
         dispatcher = self._dispatcher
         last, stood_at = dispatcher.last_cycle, dispatcher.stood_at
         if last is None or stood_at is None or dispatcher.dirty:
-            return now, replace(dispatcher.fleet.snapshot(now), reserved=dispatcher.reserved)
+            return now, dispatcher.snapshot(now)
         return stood_at, last.snapshot

@@ -22,6 +22,7 @@ from celeray.scheduler.bridge.peaks import peak_of
 from celeray.scheduler.bridge.recorder import Recorder
 from celeray.scheduler.bridge.run import Run, RunPort
 from celeray.scheduler.bridge.runs import Runs
+from celeray.scheduler.bridge.tenant_books import TenantBooks
 from celeray.scheduler.bridge.waiting import Shape
 from celeray.scheduler.bridge.workload import Workload
 from celeray.scheduler.clock import Clock
@@ -30,7 +31,7 @@ from celeray.scheduler.fencing import Fence
 from celeray.scheduler.learned.overview import policy_of
 from celeray.scheduler.model import Reason, Reserved, Snapshot
 from celeray.scheduler.placement import CycleInput, place
-from celeray.scheduler.placement.policy import Order, Policy
+from celeray.scheduler.placement.policy import WEIGHT_ONE, Order, Policy
 from celeray.scheduler.settings import Settings
 from celeray.scheduler.states import RunState
 from celeray.scheduler.status import TaskState
@@ -58,7 +59,13 @@ class Dispatcher:
         """How many runs may be under way at once."""
         self.times = RunTimes(settings.batch_short_s)
         self.workload = Workload()
-        self.runs = Runs(clock, recorder, self.deadlines, self.policy.order)
+        self.books = TenantBooks(
+            clock,
+            half_life_s=settings.tenant_half_life_s,
+            unknown_run_ms=self.policy.order.unknown_run_ms,
+        )
+        """What each tenant has used."""
+        self.runs = Runs(clock, recorder, self.deadlines, self.policy.order, self.books)
         self.waiting, self.running = self.runs.waiting, self.runs.running
         self.never_since: dict[Shape, float] = {}
         """Since when a shape is known to fit nowhere, even on an idle cluster."""
@@ -99,6 +106,8 @@ class Dispatcher:
         """Take a message. It begins in a later `cycle`."""
         self.waiting.add(run)
         self.workload.note(run.request)
+        if run.task.tenant is not None:
+            self.books.named = True
         self.dirty = True
 
     def recheck(self, run: Run) -> None:
@@ -211,7 +220,7 @@ class Dispatcher:
         if not len(self.waiting) or room <= 0:
             return
         now = self._clock.monotonic()
-        snapshot = replace(self.fleet.snapshot(now), reserved=self.reserved)
+        snapshot = self.snapshot(now)
         self._out_of_memory.see(snapshot)
         heads = self.waiting.heads(self._head_limits(snapshot, now))
         self.last_cycle = CycleInput(self.waiting.tasks(heads), snapshot, self.policy)
@@ -227,6 +236,11 @@ class Dispatcher:
         placed = [(heads[placement.sequence], placement) for placement in decisions.placements]
         if self._launcher.launch(placed[:room], now):
             self.dirty = True
+
+    def snapshot(self, now: float) -> Snapshot:
+        """What a cycle goes by. `now`: monotonic seconds."""
+        used = self.books.usage(self.waiting.tenants())
+        return replace(self.fleet.snapshot(now), reserved=self.reserved, tenants=used)
 
     def _head_limits(self, snapshot: Snapshot, now: float) -> Callable[[Shape], int]:
         """How many of a shape could find a place in this cycle at the most, and one more to learn the reason."""
@@ -290,5 +304,8 @@ def policy_of_placement(settings: Settings) -> Policy:
             overtaken_most=settings.overtaken_max,
             reserve=settings.reservation,
             unknown_run_ms=round(settings.unknown_run_s * 1000),
+            tenant_weights_milli=tuple(
+                (name, round(weight * WEIGHT_ONE)) for name, weight in sorted(settings.tenant_weights.items())
+            ),
         ),
     )

@@ -76,10 +76,12 @@ class Intake:
             arrived_ms=round(self._dispatcher.now() * 1000),
             expected_ms=received.request.expected_ms
             or self._dispatcher.times.expected.expected_ms(request.type),
+            tenant=received.tenant,
         )
         facts = self._recorder.received(
             request.id, request.type, received.queue, received.priority, received.request, time.time()
         )
+        facts.tenant = received.tenant
         return Run(
             run_id=number,
             name=request.type,

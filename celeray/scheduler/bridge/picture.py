@@ -12,7 +12,17 @@ from celeray.scheduler.ledger import Ledger
 from celeray.scheduler.links import names_of
 from celeray.scheduler.model import Attribution, NodeState
 from celeray.scheduler.states import RunState
-from celeray.scheduler.status import BridgeQueue, DeviceStatus, ExecutorStatus, NodeStatus
+from celeray.scheduler.status import (
+    BridgeQueue,
+    BridgeTenant,
+    DeviceStatus,
+    ExecutorStatus,
+    NodeStatus,
+    TenantUse,
+)
+from celeray.scheduler.tenants import NOBODY
+
+TENANTS_SHOWN = 500
 
 
 def nodes(dispatcher: Dispatcher, now: float) -> tuple[NodeStatus, ...]:
@@ -121,6 +131,35 @@ def queues(dispatcher: Dispatcher) -> tuple[BridgeQueue, ...]:
             reasons=dict(Counter(run.reason for run in waiting.get(name, ()) if run.reason is not None)),
         )
         for name in sorted(set(waiting) | set(running))
+    )
+
+
+def tenants(dispatcher: Dispatcher) -> tuple[BridgeTenant, ...]:
+    """Who has something waiting or running, and who has used most. None before a message has named a tenant."""
+    books = dispatcher.books
+    if not books.named:
+        return ()
+    waiting: Counter[str] = Counter()
+    for (_, _, tenant), count in dispatcher.waiting.counts().items():
+        waiting[tenant or NOBODY] += count
+    running, used = books.running(), books.known()
+    found = [
+        BridgeTenant(
+            tenant=tenant,
+            waiting=waiting[tenant],
+            running=running.get(tenant, 0),
+            used_mib_s=used.get(tenant, 0) / 1000,
+        )
+        for tenant in {*waiting, *running, *used}
+    ]
+    found.sort(key=lambda one: (not (one.waiting or one.running), -one.used_mib_s, one.tenant))
+    return tuple(found[:TENANTS_SHOWN])
+
+
+def tenant_totals(dispatcher: Dispatcher) -> tuple[TenantUse, ...]:
+    """What each tenant has used in this bridge since it started."""
+    return tuple(
+        TenantUse(tenant=tenant, mib_s=mib_ms / 1000) for tenant, mib_ms in dispatcher.books.totals.items()
     )
 
 

@@ -84,6 +84,7 @@ class TaskFacts:
         "state",
         "tally",
         "task_id",
+        "tenant",
     )
 
     def __init__(
@@ -102,6 +103,7 @@ class TaskFacts:
         """As the executor measured it; None: from begin to end as the bridge saw them."""
         self.out_of_memory: tuple[dict[str, Any], ...] = ()
         """Of each run whose GPU memory ran out, as `status.OutOfMemoryRecord` has it."""
+        self.tenant: str | None = None
         self.asks_mib: int | None = None
         """VRAM on each device that it asks for since then. None: what its message asks."""
         self.reason: str | None = None
@@ -139,6 +141,8 @@ class TaskFacts:
             "detail": self.detail and self.detail[:DETAIL_MAX_CHARS],
         }
         record |= _rarely_asked(self.request)
+        if self.tenant is not None:
+            record["tenant"] = self.tenant
         if self.begin is not None:
             record |= self.begin.fields
         if self.out_of_memory:

@@ -14,6 +14,8 @@ from celeray.scheduler.bridge.dispatcher import Dispatcher
 from celeray.scheduler.bridge.learned_exchange import LearnedExchange
 from celeray.scheduler.bridge.publisher import StatusPublisher
 from celeray.scheduler.bridge.recorder import Recorder
+from celeray.scheduler.bridge.tenant_books import SLICES_MOST
+from celeray.scheduler.bridge.tenant_exchange import TenantExchange
 from celeray.scheduler.broker import broker_keys, broker_redis
 from celeray.scheduler.capacity import ClusterCapacity, NodeCapacity
 from celeray.scheduler.errors import RequirementError
@@ -22,6 +24,7 @@ from celeray.scheduler.model import ResourceRequest
 from celeray.scheduler.settings import Settings
 from celeray.scheduler.status import BridgeStatus
 from celeray.scheduler.status_store import StatusStore
+from celeray.scheduler.tenant_store import TenantStore
 
 
 class Reporting:
@@ -52,6 +55,13 @@ class Reporting:
             interval_s=settings.status_interval_s,
         )
 
+        self._tenants = TenantExchange(
+            lambda: TenantStore(
+                broker_redis(app), broker_keys(app), slice_ms=dispatcher.books.slice_ms, slices=SLICES_MOST
+            ),
+            dispatcher.books,
+        )
+
     def start(self) -> None:
         """Begin to write.
 
@@ -62,6 +72,7 @@ class Reporting:
         self._publisher.start()
         self._capacity.start()
         self._learned.start()
+        self._tenants.start()
 
     def refusal(self, request: ResourceRequest) -> RequirementError | None:
         """The error for a request that no node of any bridge could ever hold; None where one could."""
@@ -98,7 +109,8 @@ class Reporting:
             devices=picture.devices(dispatcher, now),
             executors=picture.executors(dispatcher),
             running_tasks=taken.running_tasks,
-            counters=taken.counters,
+            tenants=picture.tenants(dispatcher),
+            counters=taken.counters.model_copy(update={"tenants": picture.tenant_totals(dispatcher)}),
             records_skipped=taken.skipped,
         )
         self._publisher.offer(status, taken.facts, self._cycles.take(now))
@@ -121,3 +133,4 @@ class Reporting:
         self._publisher.stop()
         self._capacity.stop()
         self._learned.stop()
+        self._tenants.stop()

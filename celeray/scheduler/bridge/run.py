@@ -114,10 +114,10 @@ class Run:
     """How often, up to when it last stopped waiting."""
     overtaken_before: int = 0
     """While it waits: the count of its like when it began to, less its own."""
-    shape: tuple[str, ResourceRequest] = field(init=False)
+    shape: tuple[str, ResourceRequest, str | None] = field(init=False)
 
     def __post_init__(self) -> None:
-        self.shape = (self.task.executor_class, self.task.request)
+        self.shape = (self.task.executor_class, self.task.request, self.task.tenant)
 
     @property
     def task_id(self) -> str:
@@ -149,7 +149,7 @@ class Run:
     def ask(self, request: ResourceRequest, executor_class: str) -> None:
         """Ask for something else from now on. Not while it waits, since it is filed by its shape then."""
         self.task = replace(self.task, request=request, executor_class=executor_class)
-        self.shape = (executor_class, request)
+        self.shape = (executor_class, request, self.task.tenant)
 
     def move(self, state: RunState) -> None:
         """Go to the next state.

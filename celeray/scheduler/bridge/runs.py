@@ -13,6 +13,7 @@ from celeray.scheduler.bridge.executors import Executor
 from celeray.scheduler.bridge.recorder import OOM, Begin, Recorder
 from celeray.scheduler.bridge.run import Run
 from celeray.scheduler.bridge.running import RunningRuns
+from celeray.scheduler.bridge.tenant_books import TenantBooks
 from celeray.scheduler.bridge.waiting import WaitingRuns
 from celeray.scheduler.clock import Clock
 from celeray.scheduler.model import ResourceRequest
@@ -30,10 +31,16 @@ class Runs:
     """One value owns both books, so that a run is always in exactly one of them until it has ended."""
 
     def __init__(
-        self, clock: Clock, recorder: Recorder, deadlines: Deadlines, order: Order | None = None
+        self,
+        clock: Clock,
+        recorder: Recorder,
+        deadlines: Deadlines,
+        order: Order | None = None,
+        books: TenantBooks | None = None,
     ) -> None:
         self.waiting = WaitingRuns(order)
         self.running = RunningRuns()
+        self.books = books or TenantBooks(clock)
         self._clock = clock
         self._recorder = recorder
         self._deadlines = deadlines
@@ -98,6 +105,7 @@ class Runs:
         run.executor_id = executor.executor_id
         executor.run_ids.append(run.run_id)
         self.running.add(run)
+        self.books.begin(run, executor)
 
     def begun(self, run: Run, executor: Executor, begin: Begin) -> None:
         """Its code runs now, or once those before it in its batch have ended."""
@@ -121,6 +129,7 @@ class Runs:
             self._deadlines.forget(run.run_id)
             run.port.not_begun()
         self.running.remove(run)
+        self.books.end(run)
         run.executor_id = run.key = None
         run.alone = run.alone or alone
         run.move(RunState.WAITING)
@@ -179,5 +188,6 @@ class Runs:
 
     def _release(self, run: Run) -> None:
         self.running.remove(run)
+        self.books.end(run)
         self._deadlines.forget(run.run_id)
         run.move(RunState.ENDED)

@@ -73,7 +73,7 @@ class Upkeep:
         What ran out of memory waits for more, and that is not lowered.
         """
         runs, learner = self._dispatcher.runs, self._dispatcher.learner
-        for (_, request), waiting in runs.waiting.shapes().items():
+        for (_, request, _), waiting in runs.waiting.shapes().items():
             for run in waiting if request.basis is Basis.LEARNED else ():
                 wanted = learner.resolve(run.name, run.facts.request)
                 if wanted != run.request and not run.ran_out:

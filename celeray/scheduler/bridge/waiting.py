@@ -1,4 +1,4 @@
-"""The runs that wait, by shape (executor class and request), each shape in the order of placement."""
+"""The runs that wait, by shape (executor class, request and tenant), each shape in the order of placement."""
 
 from __future__ import annotations
 
@@ -11,8 +11,10 @@ from celeray.scheduler.bridge.run import Run
 from celeray.scheduler.model import Reason, ResourceRequest, WaitingTask
 from celeray.scheduler.placement.order import order_key
 from celeray.scheduler.placement.policy import Order
+from celeray.scheduler.tenants import NOBODY
 
-Shape = tuple[str, ResourceRequest]
+Shape = tuple[str, ResourceRequest, str | None]
+"""Executor class, request, and tenant. Shapes that differ in the tenant alone have the same places, and other turns."""
 GONE_MOST = 1000
 """Shapes of which nothing waits any more, and whose count is kept."""
 LEVELS = 10
@@ -96,7 +98,7 @@ class WaitingRuns:
             known = self._overtaken.setdefault(request, {})
             known[priority] = known.get(priority, 0) + count
         if len(self._overtaken) > len(self._shapes):
-            waiting = {request for _, request in self._shapes}
+            waiting = {request for _, request, _ in self._shapes}
             self._overtaken = {
                 request: known for request, known in self._overtaken.items() if request in waiting
             }
@@ -124,6 +126,11 @@ class WaitingRuns:
     def counts(self) -> dict[Shape, int]:
         """How many there are of each shape."""
         return {shape: len(runs) for shape, runs in self._shapes.items()}
+
+    def tenants(self) -> set[str]:
+        """Whose runs wait, and `NOBODY`, which stands for those of no tenant. Empty where no tenant is named."""
+        named = {tenant for _, _, tenant in self._shapes if tenant is not None}
+        return {*named, NOBODY} if named else named
 
     def departed(self, shape: Shape) -> int:
         """How many of a shape have left so far. Of one that was gone for long it may begin at 0 again."""

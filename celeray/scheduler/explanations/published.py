@@ -6,7 +6,6 @@ read it.
 
 from __future__ import annotations
 
-import heapq
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -16,7 +15,7 @@ from pydantic import TypeAdapter, ValidationError
 
 from celeray.scheduler.keys import Keys
 from celeray.scheduler.model import Reason, Reserved, WaitingTask
-from celeray.scheduler.placement.order import order_key
+from celeray.scheduler.placement.fair_share import first_in_turn
 from celeray.scheduler.placement.recording import CycleInput
 from celeray.scheduler.status_store import UnreadableStatusError
 
@@ -44,8 +43,8 @@ class PublishedCycle:
 
     def bounded(self, most: int = WAITING_MOST) -> PublishedCycle:
         """With the first `most` tasks, in the order of placement."""
-        waiting, order = self.cycle.waiting, self.cycle.policy.order
-        first = tuple(heapq.nsmallest(most, waiting, key=lambda task: order_key(task, order)))
+        waiting = self.cycle.waiting
+        first = first_in_turn(waiting, self.cycle.snapshot, self.cycle.policy.order, most)
         kept = {task.sequence for task in first}
         return replace(
             self,

@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from celeray.scheduler import message_class, priorities, requests
+from celeray.scheduler import message_class, priorities, requests, tenants
 from celeray.scheduler.errors import RequirementError
 from celeray.scheduler.letters.envelope import Envelope, put, renewed
 from celeray.scheduler.routing import TaskRouter
@@ -75,5 +75,7 @@ def edit_request(
     wanted = router.request_for({requests.HEADER: after}, None, queue)
     changed: dict[str, Any] = {requests.HEADER: after}
     if wanted.gpus or router.settings.is_gpu_queue(queue) or message_class.HEADER in headers:
-        changed[message_class.HEADER] = message_class.message_class(str(headers.get("task")), wanted)
+        changed[message_class.HEADER] = message_class.message_class(
+            str(headers.get("task")), wanted, tenants.read_tenant(headers)
+        )
     return RequestEdit(before or {}, after, changed)

@@ -1,9 +1,9 @@
 """`place`: one placement cycle.
 
-In the order of `order.order_key`, for each task: a warm idle executor of its class; else a busy one that is free
-before another would be up; else a new executor where the policy's score is best; else room made by ending idle
-executors, whose devices are then kept for it; else the reason.
-The first task that has no place, and would have one when others end, gets a reservation.
+In the order of `order.order_key`, in which tenants take turns (`fair_share`), for each task: a warm idle executor of its
+class; else a busy one that is free before another would be up; else a new executor where the policy's score is best;
+else room made by ending idle executors, whose devices are then kept for it; else the reason. The first task that has no
+place, and would have one when others end, gets a reservation; from then on the shortest come first.
 
 A starting executor counts for one waiting task of its class, so a cycle never starts two for one task. Tasks of one
 class and request are alike: once one has no place, none of those behind it has, within this cycle.
@@ -26,8 +26,8 @@ from celeray.scheduler.model import (
 from celeray.scheduler.placement.board import Board, BoardDevice, BoardNode
 from celeray.scheduler.placement.candidates import Candidates
 from celeray.scheduler.placement.clearing import Clearing, find_clearing
+from celeray.scheduler.placement.fair_share import FairShare
 from celeray.scheduler.placement.filters import could_ever_fit
-from celeray.scheduler.placement.order import order_key
 from celeray.scheduler.placement.overtaking import Overtaking
 from celeray.scheduler.placement.policy import Policy
 from celeray.scheduler.placement.refusing import closest, node_reasons
@@ -51,7 +51,7 @@ def place(waiting: Sequence[WaitingTask], snapshot: Snapshot, policy: Policy) ->
         Placements to act on, idle executors to evict, what is reserved, and for every other task its reason.
         Deterministic: the same input gives the same output.
     """
-    return _Cycle(waiting, snapshot, policy).run(waiting)
+    return _Cycle(waiting, snapshot, policy).run()
 
 
 class _Cycle:
@@ -60,6 +60,7 @@ class _Cycle:
     def __init__(self, waiting: Sequence[WaitingTask], snapshot: Snapshot, policy: Policy) -> None:
         self._snapshot = snapshot
         self._policy = policy
+        self._turns = FairShare(waiting, snapshot, policy.order)
         self._board = Board(snapshot, waiting)
         self._overtaking = Overtaking(waiting, self._board, policy)
         self._search: tuple[Rooms, Candidates] | None = None
@@ -70,10 +71,11 @@ class _Cycle:
         self._reserved: Reserved | None = None
         self._reserved_at_ms = 0
 
-    def run(self, waiting: Sequence[WaitingTask]) -> Decisions:
-        for task in sorted(waiting, key=lambda t: order_key(t, self._policy.order)):
+    def run(self) -> Decisions:
+        for task in self._turns:
             decided = self._decide(task)
             if isinstance(decided, Placement):
+                self._turns.charge(task, decided.memory_mib * len(decided.device_uuids))
                 self._placements.append(decided)
                 if decided.executor_id is not None or task.request.isolation is Isolation.FRESH:
                     continue
@@ -122,15 +124,24 @@ class _Cycle:
         if not starting:
             return Reason.BUSY if self._await(task, 0, lasting=lasting) else None
         self._board.starting_by_class[task.executor_class] = starting - 1
+        if self._turns.shared:
+            self._turns.charge(task, self._starting_mib(task.executor_class))
         return Reason.STARTING
+
+    def _starting_mib(self, executor_class: str) -> int:
+        """VRAM of an executor of the class that starts, on all its devices: a task that waits for it has its turn."""
+        found = (e for e in self._snapshot.executors if e.starting and e.executor_class == executor_class)
+        return next((e.memory_mib * len(e.device_uuids) for e in found), 0)
 
     def _await(self, task: WaitingTask, within_ms: int, *, lasting: bool) -> bool:
         """Whether it waits for a busy executor, for which nobody else waits then."""
         barred = self._overtaking.barred(task.priority)
         found = soon_free(task, self._board, within_ms, lasting=lasting, barred=barred)
-        if found is not None:
-            self._board.soon_free(task.executor_class).remove(found)
-        return found is not None
+        if found is None:
+            return False
+        self._board.soon_free(task.executor_class).remove(found)
+        self._turns.charge(task, found.memory_mib * len(found.device_uuids))
+        return True
 
     def _start(self, task: WaitingTask, *, lasting: bool) -> Placement | Reason:
         _, candidates = self._searched()
@@ -217,5 +228,6 @@ class _Cycle:
         if found := plan(task.request, self._board, self._snapshot, self._policy, task.sequence):
             self._reserved = reserve(task, found, self._board, self._snapshot, self._policy)
             self._reserved_at_ms = found.at_ms
+            self._turns.shortest_first()
             self._searched()[0].reserved(found.node, found.devices)
         return reason

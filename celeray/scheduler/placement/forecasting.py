@@ -23,9 +23,11 @@ from celeray.scheduler.model import (
     WaitingTask,
 )
 from celeray.scheduler.placement.cycle import place
+from celeray.scheduler.placement.fair_share import expected_charge
 from celeray.scheduler.placement.order import order_key
 from celeray.scheduler.placement.recording import CycleInput
 from celeray.scheduler.placement.virtual_cluster import VirtualCluster
+from celeray.scheduler.tenants import NOBODY
 
 CYCLES_MOST = 400
 """Of one forecast: what is farther away is not said. It is about two hundred ends of tasks."""
@@ -81,7 +83,7 @@ def forecast(
     return _Simulation(cycle, wanted).run(cycles_most)
 
 
-Shape = tuple[str, ResourceRequest]
+Shape = tuple[str, ResourceRequest, str | None]
 
 
 class _Simulation:
@@ -95,6 +97,7 @@ class _Simulation:
         """Of the wanted tasks, as the first cycle says them."""
         self._now_ms = 0
         self._reserved = cycle.snapshot.reserved
+        self._tenants = dict(cycle.snapshot.tenants)
         self._looked_at = 0
         self._guesses = 0
         """How many guessed times stand behind each other in what has ended so far."""
@@ -104,7 +107,7 @@ class _Simulation:
             self._shapes.setdefault(_shape(task), []).append(task)
         self._overtaken: dict[tuple[ResourceRequest, int], int] = {}
         self._cluster = VirtualCluster(
-            cycle.snapshot, {name: request.cpus_milli for name, request in self._shapes}
+            cycle.snapshot, {name: request.cpus_milli for name, request, _ in self._shapes}
         )
         self._ends: list[tuple[int, str, int]] = []
         """Of each busy executor: when its task ends, its id, and the guesses behind that."""
@@ -135,7 +138,8 @@ class _Simulation:
     def _cycle(self) -> bool:
         """Place once, and carry it out. Returns whether another cycle may place more at the same instant."""
         known = {executor_id: at - self._now_ms for executor_id, at in self._known.items()}
-        snapshot = replace(self._cluster.snapshot(self._now_ms, known), reserved=self._reserved)
+        snapshot = self._cluster.snapshot(self._now_ms, known)
+        snapshot = replace(snapshot, reserved=self._reserved, tenants=self._tenants)
         heads = self._heads(snapshot)
         self._looked_at += len(heads) + sum(len(node.devices) for node in snapshot.nodes)
         decisions = place(heads, snapshot, self._policy)
@@ -188,6 +192,12 @@ class _Simulation:
             self._cluster.start(task, placement)
             return
         executor_id = self._cluster.begin(task, placement)
+        if self._tenants:
+            mib = placement.memory_mib * len(placement.device_uuids)
+            tenant = task.tenant or NOBODY
+            self._tenants[tenant] = self._tenants.get(tenant, 0) + expected_charge(
+                task, mib, self._policy.order
+            )
         if task.sequence in self._left:
             self._left.remove(task.sequence)
             reason = (self._reasons or {}).get(task.sequence)
@@ -231,4 +241,4 @@ class _Simulation:
 
 
 def _shape(task: WaitingTask) -> Shape:
-    return (task.executor_class, task.request)
+    return (task.executor_class, task.request, task.tenant)

@@ -6,6 +6,9 @@ from dataclasses import dataclass
 
 from celeray.scheduler.placement.prior import Prior
 
+WEIGHT_ONE = 1_000
+"""The weight 1 of a tenant, in thousandths."""
+
 
 @dataclass(frozen=True, slots=True)
 class Order:
@@ -19,6 +22,8 @@ class Order:
     """Keep room for the first task that has no place."""
     unknown_run_ms: int = 3_600_000
     """How long a run is taken to last of which nothing is known."""
+    tenant_weights_milli: tuple[tuple[str, int], ...] = ()
+    """Weights of tenants by name, in thousandths. A tenant that is not named here has the weight 1."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -15,7 +15,7 @@ from kombu.utils.json import dumps
 from celeray.scheduler.errors import MessageTooLargeError
 from celeray.scheduler.keys import Keys
 from celeray.scheduler.parked import ParkReason
-from celeray.scheduler.transport.claiming import ANY, Choice, Claim, read_reply
+from celeray.scheduler.transport.claiming import ANY, SKIPPED_MOST, Choice, Claim, read_reply
 from celeray.scheduler.transport.demand import Demand
 from celeray.scheduler.transport.keeping import LeaseKeeper
 from celeray.scheduler.transport.leases import BACK, FRONT, LeaseBook
@@ -174,12 +174,18 @@ class Channel(kombu_redis.Channel):
             self.leases.park(payload.lease, ParkReason.UNREADABLE, str(error))
             return None
 
-    def next_claim(self) -> Claim | None:
-        """What may be claimed now, as far as credit goes. None: nothing is consumed."""
-        queues = self._queue_cycle.consume(len(self.active_queues))
-        return self._claim_of(queues, self.demand.credit(), self.demand.choice) if queues else None
+    def next_claim(self, depth: int = SKIPPED_MOST) -> Claim | None:
+        """What may be claimed now, as far as credit goes. None: nothing is consumed.
 
-    def _claim_of(self, queues: Sequence[str], most: int, choice: Choice = ANY) -> Claim:
+        Args:
+            depth: messages of a list that it may look past.
+        """
+        queues = self._queue_cycle.consume(len(self.active_queues))
+        return self._claim_of(queues, self.demand.credit(), self.demand.choice, depth) if queues else None
+
+    def _claim_of(
+        self, queues: Sequence[str], most: int, choice: Choice = ANY, depth: int = SKIPPED_MOST
+    ) -> Claim:
         names = tuple(queues)
         if (lists := self._lists.get(names)) is None:
             lists = self._lists[names] = tuple(
@@ -187,7 +193,7 @@ class Channel(kombu_redis.Channel):
                 for step in self.priority_steps
                 for queue in names
             )
-        return Claim(names, lists, most, self.queue_order_strategy == "round_robin", choice)
+        return Claim(names, lists, most, self.queue_order_strategy == "round_robin", choice, depth)
 
     @cached_property
     def _lists(self) -> dict[tuple[str, ...], tuple[str, ...]]:

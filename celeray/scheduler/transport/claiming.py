@@ -16,8 +16,8 @@ from celeray.scheduler.transport.scripts import Argument
 logger = logging.getLogger(__name__)
 
 SKIPPED_MOST = 1000
-"""Messages of a list that a claim may look past, within `claim_max_bytes`. Redis takes about 2 ms for so many."""
-_HEAD, _FIELDS = 4, 5
+"""Messages of a list that a claim usually looks past, within `claim_max_bytes`. Redis takes about 2 ms for so many."""
+_HEAD, _FIELDS = 5, 5
 """Items before the messages in the reply of claim.lua, and of each message."""
 
 
@@ -56,6 +56,8 @@ class Claim:
     most: int
     takes_turns: bool = True
     choice: Choice = ANY
+    depth: int = SKIPPED_MOST
+    """Messages of a list that it may look past."""
 
     def keys(self, book: LeaseBook) -> list[str]:
         return [*self.lists, book.keys.paused()]
@@ -74,7 +76,7 @@ class Claim:
             int(self.takes_turns),
             choice.over,
             choice.urgent_levels,
-            SKIPPED_MOST,
+            self.depth,
             *self.queues,
             *(part for limit in limits for part in limit),
         ]
@@ -89,6 +91,8 @@ class Claimed:
     parked: int = 0
     skipped: int = 0
     """Messages that were looked past."""
+    cut: bool = False
+    """A list was not looked through, since too many of it were looked past."""
     size: int = 0
     """Messages claimed, readable or not."""
     left_from: int = 0
@@ -106,6 +110,7 @@ def read_reply(reply: Sequence[Any], claim: Claim, book: LeaseBook) -> Claimed:
     found = Claimed(
         parked=int(reply[0]),
         skipped=int(reply[1]),
+        cut=bool(int(reply[4])),
         size=(len(reply) - _HEAD) // _FIELDS,
         left_from=int(reply[2]),
         paused=frozenset(claim.queues[number - 1] for number in reply[3]),

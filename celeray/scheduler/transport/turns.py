@@ -17,15 +17,13 @@ import redis
 from celeray.scheduler.transport.claiming import Claim, read_reply
 from celeray.scheduler.transport.lease import Settlements
 from celeray.scheduler.transport.leases import LeaseBook
+from celeray.scheduler.transport.looking import Looking
 from celeray.scheduler.transport.message import Payload
 from celeray.scheduler.transport.scripts import refused_as_replica
 from celeray.scheduler.transport.wire import Wire
 
 logger = logging.getLogger(__name__)
 
-LOOK_PAUSE_S = 40e-6
-"""After a claim that looked past messages of limited classes, for each of them: Redis spends a twentieth on it."""
-LOOK_PAUSE_MOST_S = 0.05
 CLOSE_WAIT_S = 1.0
 """At close: how long the reply to a claim that is under way is waited for. After that its leases end by themselves."""
 
@@ -46,7 +44,10 @@ class Turns:
         self._claim: Claim | None = None
         self._told: Settlements | None = None
         self._claimed: deque[tuple[Payload, str]] = deque()
-        self._looked_at = self._looks_again_at = float("-inf")
+        self._looked_at = float("-inf")
+        self._looking = Looking()
+        self._deep_ring_at: float | None = None
+        """When the timer for the next deep look goes off."""
         self.loop_thread: int | None = None
         """Where the event loop runs. None: there is none."""
 
@@ -68,7 +69,7 @@ class Turns:
 
     def _may_claim(self) -> bool:
         channel, now = self._channel, monotonic()
-        if not channel._active_queues or self._claimed or now < self._looks_again_at:
+        if not channel._active_queues or self._claimed or now < self._looking.looks_again_at:
             return False
         if now - self._looked_at >= self._idle_check_s:
             return True
@@ -85,7 +86,8 @@ class Turns:
         self._told = self._book.take_settlements()
         if self._told:
             wire.add_script(connection, "settle", self._book.book_keys, self._told.arguments())
-        if self._may_claim() and (claim := self._channel.next_claim()) is not None:
+        depth = self._looking.depth(monotonic())
+        if self._may_claim() and (claim := self._channel.next_claim(depth)) is not None:
             self._claim = claim
             self._looked_at = monotonic()
             wire.looked()
@@ -145,15 +147,29 @@ class Turns:
         self._claimed.extend(claimed.messages)
         if claimed.left_from * len(self._claim.queues) < len(self._claim.lists):
             self._wire.ring(claimed.left_from)
+        self._looking.looked(
+            monotonic(),
+            self._claim.depth,
+            skipped=claimed.skipped,
+            cut=claimed.cut,
+            found=claimed.size > 0,
+        )
         if claimed.skipped:
-            self._pause_looking(min(LOOK_PAUSE_MOST_S, claimed.skipped * LOOK_PAUSE_S))
+            self._turn_again()
         self._channel.demand.note_paused(claimed.paused)
 
-    def _pause_looking(self, seconds: float) -> None:
-        self._looks_again_at = monotonic() + seconds
-        if (loop := self._channel.connection.cycle.loop) is not None:
-            # Only to turn the loop.
-            loop.call_later(seconds, _nothing)
+    def _turn_again(self) -> None:
+        """After the pause, and when a deep look is due."""
+        now, loop = monotonic(), self._channel.connection.cycle.loop
+        if loop is None:
+            if self._looking.deep_at is not None:
+                self._wire.ring()
+            return
+        loop.call_later(max(0.0, self._looking.looks_again_at - now), _nothing)
+        due = self._looking.deep_at
+        if due is not None and due != self._deep_ring_at:
+            self._deep_ring_at = due
+            loop.call_later(max(0.0, due - now), self._wire.ring)
 
     def _nap_if_deaf(self, connection: Any) -> bool:
         """Without tracking, and with nothing found: sleep in the server, and look again."""
@@ -211,4 +227,4 @@ class Turns:
 
 
 def _nothing() -> None:
-    """For a timer."""
+    """For a timer, only to turn the loop."""

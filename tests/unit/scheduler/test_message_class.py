@@ -26,6 +26,12 @@ def test_alike_is_what_has_the_same_executor_class_and_request() -> None:
     assert message_class("film.a", shared) == message_class("film.b", shared)
 
 
+def test_each_tenant_has_its_own_and_without_one_it_is_as_ever() -> None:
+    assert len({message_class("film.a", SMALL, tenant) for tenant in (None, "a", "b")}) == 3
+    assert message_class("film.a", SMALL) == "4c5d74e04511"
+    assert len(message_class("film.a", SMALL, "a")) == 12
+
+
 def test_it_is_short_and_the_same_in_every_process() -> None:
     program = (
         "from celeray.scheduler.message_class import message_class as m;"
@@ -53,6 +59,10 @@ def test_it_is_short_and_the_same_in_every_process() -> None:
         ({"task": "film.a"}, "film.a"),
         ({HEADER: 5, "task": "film.a"}, "film.a"),
         ({HEADER: None, "task": None}, ""),
+        ({HEADER: "c1", "task": "film.a", "tenant": "t"}, "c1"),
+        ({"task": "film.a", "tenant": "t"}, "film.a\nt"),
+        ({"task": "film.a", "tenant": None}, "film.a"),
+        ({"tenant": "t"}, ""),
         ({}, ""),
     ],
 )

@@ -9,7 +9,7 @@ import pytest
 
 from celeray.scheduler.metrics import SPECS, HistogramSample, Picture, Sample, collect
 from celeray.scheduler.model import Health, Reason
-from celeray.scheduler.status import BridgeSummary, Counters, QueueStatus
+from celeray.scheduler.status import BridgeSummary, Counters, QueueStatus, TenantUse
 from celeray.scheduler.suspensions import Pause
 from tests.status_samples import bridge, counters, device, node
 
@@ -144,3 +144,9 @@ def test_histograms_are_cumulative() -> None:
 def test_with_nothing_there_is_only_the_build() -> None:
     empty = picture(bridges=[], summaries=[], queues=[], devices=[], nodes=[], totals=Counters())
     assert {name for name, samples in collect(empty).items() if samples} == {"celeray_build_info"}
+
+
+def test_a_tenant_has_a_sample_of_what_it_used_in_all() -> None:
+    totals = Counters(tenants=(TenantUse(tenant="a", mib_s=2.5),))
+    assert values("celeray_tenant_vram_mib_seconds_total", totals=totals) == {("a",): 2.5}
+    assert values("celeray_tenant_vram_mib_seconds_total") == {}

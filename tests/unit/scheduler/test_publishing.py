@@ -78,6 +78,49 @@ class TestClass:
     def test_others_say_nothing(self, app: Celery) -> None:
         assert "celeray_class" not in send(app)["headers"]
 
+    def test_each_tenant_has_its_own(self, app: Celery) -> None:
+        told = [
+            send(app, "film.generate_image", headers={"tenant": tenant})["headers"]["celeray_class"]
+            for tenant in (None, "a", "b")
+        ]
+        assert len(set(told)) == 3
+        assert send(app, "film.generate_image")["headers"]["celeray_class"] == told[0]
+
+
+class TestTenant:
+    def test_it_goes_with_the_message(self, app: Celery) -> None:
+        assert send(app, headers={"tenant": "team-a"})["headers"]["tenant"] == "team-a"
+
+    @pytest.mark.parametrize("value", ["", "  ", "x" * 65, "a\nb", 7, ["a"], b"a"])
+    def test_what_is_no_name_is_refused(self, app: Celery, value: Any) -> None:
+        with pytest.raises(RequirementError, match=r"tenant=.*1 to 64"):
+            send(app, headers={"tenant": value})
+
+    @pytest.mark.parametrize("headers", [{}, {"tenant": None}])
+    def test_where_nobody_is_named_the_header_is_not_there(self, app: Celery, headers: Any) -> None:
+        assert "tenant" not in send(app, headers=headers)["headers"]
+
+    @pytest.fixture
+    def in_task(self, app: Celery) -> Iterator[None]:
+        app.tasks["film.other"].push_request(
+            id="running", called_directly=False, headers={"tenant": "team-a", "mine": 1}
+        )
+        _task_stack.push(app.tasks["film.other"])
+        yield
+        _task_stack.pop()
+        app.tasks["film.other"].pop_request()
+
+    @pytest.mark.usefixtures("in_task")
+    def test_what_a_running_task_publishes_is_its_tenants(self, app: Celery) -> None:
+        assert send(app)["headers"]["tenant"] == "team-a"
+        assert send(app, headers={"tenant": "team-b"})["headers"]["tenant"] == "team-b"
+        assert "tenant" not in send(app, headers={"tenant": None})["headers"]
+        inherited, named = (
+            send(app, "film.generate_image", headers=headers)["headers"]["celeray_class"]
+            for headers in ({}, {"tenant": "team-a"})
+        )
+        assert inherited == named
+
     def test_a_second_publish_with_another_request_says_another_class(self, app: Celery) -> None:
         first = send(app, "film.generate_image")["headers"]
         again = send(app, "film.generate_image", headers={**first, "resource_requirements": {"vram_gb": 20}})

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from celeray.scheduler.metrics import BOUNDS
 from celeray.scheduler.series import from_series, to_series
-from celeray.scheduler.status import Counters
+from celeray.scheduler.status import Counters, TenantUse
 from tests.status_samples import counters
 
 
@@ -12,6 +12,11 @@ def test_series_and_back() -> None:
     made = counters()
     bounds = {"placement": (0.5, 1.0), "execution": ()}
     assert from_series(to_series(made), bounds) == made
+
+
+def test_what_tenants_used_goes_there_and_back() -> None:
+    made = Counters(tenants=(TenantUse(tenant="", mib_s=0.5), TenantUse(tenant='a "b"', mib_s=1e12)))
+    assert from_series(to_series(made), BOUNDS) == made
 
 
 def test_nothing_is_nothing() -> None:

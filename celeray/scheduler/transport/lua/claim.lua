@@ -7,19 +7,25 @@
 --       14 messages more than that, of 15 the first so many levels only, 16 how many messages of a list may be skipped,
 --       the queues of a level's lists, then for each limited class: its name, how many more of it may be taken, and the
 --       level (from 0) from which on that holds.
--- Returns: {parked, skipped, the first level (from 0) in which something may be left, {numbers of paused queues}, then
---           for each message: index in KEYS, tag, token, runs begun before or '' where it was never
---           delivered, message}.
+-- Returns: {parked, skipped, the first level (from 0) in which something may be left, {numbers of paused queues}, 1 where
+--           a list was not looked through since too many of it were skipped else 0, then for each message: index in
+--           KEYS, tag, token, runs begun before or '' where it was never delivered, message}.
 local book, fence_key = bookkeeping(ARGV), ARGV[7]
 local most, bytes, owner, lease_s = tonumber(ARGV[8]), tonumber(ARGV[9]), ARGV[10], ARGV[11]
 local width, turns = tonumber(ARGV[12]), ARGV[13] == '1'
 local over, urgent_levels, depth = tonumber(ARGV[14]), tonumber(ARGV[15]), tonumber(ARGV[16])
 local FIRST_QUEUE = 17
 local PARKED_MOST = 1000
+-- Bytes that may be skipped, as times of ARGV 9: more than so many messages are looked past now and then only.
+local DEPTH_USUAL, BYTES_DEEP = 1000, 4
+-- Messages that are read at once behind those that were skipped.
+local CHUNK = 64
+-- Stands in a list for what was taken out of its middle, until the end of this call.
+local TAKEN = 'celeray: taken'
 
 local at, fence = server_time(), nil
 local lists, paused_key = #KEYS - 1, KEYS[#KEYS]
-local reply, claimed, size, parked, skipped = { 0, 0, 0, {} }, 0, 0, 0, 0
+local reply, claimed, size, parked, skipped = { 0, 0, 0, {}, 0 }, 0, 0, 0, 0
 
 -- By slot in a level, from 0.
 local paused = {}
@@ -49,8 +55,9 @@ local function class_of(message)
   local headers = message.headers
   if type(headers) ~= 'table' then return '' end
   if type(headers.celeray_class) == 'string' then return headers.celeray_class end
-  if type(headers.task) == 'string' then return headers.task end
-  return ''
+  if type(headers.task) ~= 'string' then return '' end
+  if type(headers.tenant) == 'string' then return headers.task .. '\n' .. headers.tenant end
+  return headers.task
 end
 
 -- Rises for ever, also when a promoted replica has missed the last ones.
@@ -80,29 +87,50 @@ local function read(raw)
   return tag, literal(info.exchange), literal(info.routing_key), limited and class_of(message)
 end
 
--- Messages at the right end of each list that were skipped.
-local skips, skipped_bytes = {}, 0
+-- Of each list: messages that were skipped, those taken behind them, and what was read of those behind.
+local skips, gaps, chunks, skipped_bytes = {}, {}, {}, 0
+local skipped_bytes_most = depth > DEPTH_USUAL and BYTES_DEEP * bytes or bytes
 
 -- The next message of a list that was not skipped; nil: there is none, or none as near as one may look.
 local function peek(index)
-  local beside = skips[index] or 0
-  if beside > 0 and (beside >= depth or skipped_bytes > bytes) then return nil end
-  return redis.call('LINDEX', KEYS[index], -1 - beside)
+  local beside = skips[index]
+  if not beside then return redis.call('LINDEX', KEYS[index], -1) end
+  local first = beside + (gaps[index] or 0)
+  if beside >= depth or skipped_bytes > skipped_bytes_most then
+    if redis.call('LLEN', KEYS[index]) > first then reply[5] = 1 end
+    return nil
+  end
+  local chunk = chunks[index]
+  if not chunk or #chunk == 0 then
+    -- Of large messages fewer.
+    local left = math.floor((skipped_bytes_most - skipped_bytes) * skipped / skipped_bytes) + 1
+    chunk = redis.call('LRANGE', KEYS[index], -first - math.min(CHUNK, left), -first - 1)
+    chunks[index] = chunk
+  end
+  return chunk[#chunk]
 end
 
 local function skip(index, raw)
+  if skips[index] then table.remove(chunks[index]) end
   skips[index] = (skips[index] or 0) + 1
   skipped, skipped_bytes = skipped + 1, skipped_bytes + #raw
 end
 
 -- Takes what `peek` has returned off its list.
-local function remove(index, raw)
-  if skips[index] then
-    -- The same bytes nearer to the end would have been returned before.
-    redis.call('LREM', KEYS[index], -1, raw)
-  else
+local function remove(index)
+  if not skips[index] then
     redis.call('RPOP', KEYS[index])
+    return
   end
+  table.remove(chunks[index])
+  local taken = gaps[index] or 0
+  redis.call('LSET', KEYS[index], -1 - skips[index] - taken, TAKEN)
+  gaps[index] = taken + 1
+end
+
+-- One walk through a list, and not one for each message.
+local function close_gaps()
+  for index, count in pairs(gaps) do redis.call('LREM', KEYS[index], -count, TAKEN) end
 end
 
 local function hold(index, raw, tag, exchange, routing_key)
@@ -114,7 +142,7 @@ local function hold(index, raw, tag, exchange, routing_key)
   redis.call('ZADD', book.index, stamp(at), tag)
   redis.call('HSET', book.leases, tag, token .. '\n' .. lease_s .. '\n' .. KEYS[index])
   redis.call('ZADD', book.deadlines, stamp(at + tonumber(lease_s)), tag)
-  remove(index, raw)
+  remove(index)
   local begun = redis.call('HGET', book.begun, tag) or ''
   for _, value in ipairs({ index, tag, token, begun, raw }) do reply[#reply + 1] = value end
   claimed, size = claimed + 1, size + #raw
@@ -123,7 +151,7 @@ end
 local function park_unread(index, raw, why)
   park(book, 'unreadable-' .. next_fence(), { reason = 'unreadable', detail = why, list = KEYS[index],
     at = at, begun = 0, message = raw })
-  remove(index, raw)
+  remove(index)
   parked = parked + 1
 end
 
@@ -187,6 +215,7 @@ end
 read_paused()
 local level = 0
 while level * width < lists and take_level(level * width + 1, level) do level = level + 1 end
+close_gaps()
 if fence then redis.call('SET', fence_key, string.format('%.0f', fence)) end
 -- Writes of one's own end the tracking of a key, and any read takes up that of all keys again.
 if claimed + parked > 0 then redis.call('EXISTS', paused_key) end

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from celeray.scheduler.message_class import HEADER, read_class
-from celeray.scheduler.transport.claiming import Choice, Claim, Limit, read_reply
+from celeray.scheduler.transport.claiming import SKIPPED_MOST, Choice, Claim, Limit, read_reply
 from celeray.scheduler.transport.scripts import script
 from tests.integration.scheduler.transport.conftest import SEPARATOR, Broker
 
@@ -67,6 +67,38 @@ def test_a_class_is_taken_as_far_as_there_is_room(side: Any, broker: Broker) -> 
     assert broker.headers(f"q{SEPARATOR}5") == [3]
 
 
+def test_a_class_behind_thousands_of_another_is_found(side: Any, broker: Broker) -> None:
+    producer, consumer = side(), side()
+    template = json.loads(_raw(producer, broker))
+    order = [*["big"] * 2_500, "small", "big", "small", "small", *["big"] * 20]
+    raws = []
+    for n, of in enumerate(order):
+        template["headers"], template["properties"]["delivery_tag"] = {"n": n, HEADER: of}, f"t{n}"
+        raws.append(json.dumps(template))
+    broker.client.lpush(f"q{SEPARATOR}5", *raws)
+    book = consumer.channel.leases
+
+    def claimed(depth: int) -> tuple[list[int], bool]:
+        one = Claim(("q",), (f"q{SEPARATOR}5",), 10, choice=no_more("big"), depth=depth)
+        found = read_reply(script("claim")(broker.client, one.keys(book), one.arguments(book)), one, book)
+        return [payload["headers"]["n"] for payload, _ in found.messages], found.cut
+
+    assert claimed(SKIPPED_MOST) == ([], True)
+    assert claimed(2_502) == ([2_500, 2_502, 2_503], True)
+    assert broker.headers(f"q{SEPARATOR}5") == [n for n, of in enumerate(order) if of == "big"]
+    assert claimed(4_000) == ([], False)
+    broker.client.lpush(f"q{SEPARATOR}5", json.dumps(template | {"headers": {"n": 9_999, HEADER: "small"}}))
+    consumer.channel.demand.choose(no_more("big"))
+    consumer.consume(prefetch=10)
+    settled(consumer, lambda: numbers(consumer) == [9_999])
+
+
+def _raw(producer: Any, broker: Broker) -> str:
+    """A message as it lies on its list, which is empty then."""
+    publish(producer, 0)
+    return str(broker.client.rpop(f"q{SEPARATOR}5").decode())
+
+
 def test_a_limit_does_not_concern_what_is_more_urgent(side: Any, broker: Broker) -> None:
     producer, consumer = side(), side()
     publish(producer, 1, of="big", priority=5)
@@ -92,7 +124,15 @@ def test_without_a_header_the_task_is_the_class(side: Any, broker: Broker, lease
 
 @pytest.mark.parametrize(
     "headers",
-    [{HEADER: "x", "task": "y"}, {"task": "x"}, {HEADER: 5, "task": "x"}, {HEADER: None, "task": ["x"]}, {}],
+    [
+        {HEADER: "x", "task": "y"},
+        {"task": "x"},
+        {HEADER: 5, "task": "x"},
+        {HEADER: None, "task": ["x"]},
+        {},
+        {"task": "x", "tenant": "t"},
+        {"task": "x", "tenant": None},
+    ],
     ids=str,
 )
 def test_redis_and_python_read_the_same_class(side: Any, broker: Broker, headers: dict[str, Any]) -> None:

@@ -149,6 +149,7 @@ class Harness:
         soft: float | None = None,
         hard: float | None = None,
         batchable: bool = False,
+        tenant: str | None = None,
     ) -> Run:
         """A message arrives. It is placed in the next step."""
         self._sequence += 1
@@ -168,6 +169,7 @@ class Harness:
                 self._sequence,
                 round(self.dispatcher.now() * 1000),
                 asked.expected_ms or self.dispatcher.times.expected.expected_ms(name),
+                tenant=tenant,
             ),
             port=NotedPort(),
             facts=facts,

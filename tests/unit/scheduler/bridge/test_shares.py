@@ -8,7 +8,7 @@ from celeray.scheduler.model import ResourceRequest
 
 
 def shape(name: str) -> Shape:
-    return name, ResourceRequest(gpus=1)
+    return name, ResourceRequest(gpus=1), None
 
 
 class Counts:

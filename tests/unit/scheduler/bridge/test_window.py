@@ -10,6 +10,7 @@ import pytest
 from celeray.scheduler.bridge.run import Run
 from celeray.scheduler.bridge.shares import PATIENCE_S
 from celeray.scheduler.bridge.window import Window, least_urgent
+from celeray.scheduler.states import RunState
 from celeray.scheduler.transport.claiming import ANY, Choice, Limit
 from celeray.scheduler.transport.demand import Demand
 
@@ -189,3 +190,20 @@ def test_least_urgent_is_by_level_and_then_by_age() -> None:
     first, second = setting.take(2, level=5)
     [later] = setting.take(1, level=3)
     assert least_urgent([first, second, later], 2) == [second, first]
+
+
+def test_a_tenant_that_fills_the_window_leaves_room_for_another() -> None:
+    setting = Setting(most=20)
+    runs = []
+    for _ in range(20):
+        run = setting.harness.submit(gib=24, tenant="a")
+        run.level, run.message_class = 0, "class of a"
+        runs.append(run)
+    setting.settle()
+    setting.settle()
+    assert setting.back(runs) == list(range(9, 20)), "half of it stays: there may be one other"
+    assert setting.demand.choice.limits == {"class of a": Limit(0, 0)}
+    other = setting.harness.submit(gib=24, tenant="b")
+    setting.settle()
+    assert other.state is RunState.WAITING
+    assert set(setting.window.shares.quotas) == {runs[0].shape}
