@@ -155,6 +155,8 @@ class Settings(BaseSettings):
     """Which devices a new executor gets, of those with room."""
     reservation: bool = True
     """Keep room for the first task that has no place, so that smaller ones never delay it."""
+    shortest_first: bool = True
+    """Once room is kept for a task, those of one priority behind it go shortest expected run first."""
     priority_aging_s: float = Field(default=60.0, ge=0, le=86_400)
     """A task that the bridge holds rises by one priority in this time, up to 9. 0: never."""
     overtaken_max: int = Field(default=10_000, ge=1, le=1_000_000_000)

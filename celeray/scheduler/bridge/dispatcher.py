@@ -303,6 +303,7 @@ def policy_of_placement(settings: Settings) -> Policy:
             aging_ms=round(settings.priority_aging_s * 1000),
             overtaken_most=settings.overtaken_max,
             reserve=settings.reservation,
+            shortest_first=settings.shortest_first,
             unknown_run_ms=round(settings.unknown_run_s * 1000),
             tenant_weights_milli=tuple(
                 (name, round(weight * WEIGHT_ONE)) for name, weight in sorted(settings.tenant_weights.items())

@@ -1,9 +1,9 @@
 """`place`: one placement cycle.
 
-In the order of `order.order_key`, in which tenants take turns (`fair_share`), for each task: a warm idle executor of its
-class; else a busy one that is free before another would be up; else a new executor where the policy's score is best;
-else room made by ending idle executors, whose devices are then kept for it; else the reason. The first task that has no
-place, and would have one when others end, gets a reservation; from then on the shortest come first.
+In the order of `order.order_key`, in which tenants take turns (`fair_share`), for each task: a warm idle executor of
+its class; else a busy one that is free before another would be up; else a new executor where the policy's score is
+best; else room made by ending idle executors, whose devices are then kept for it; else the reason. The first task that
+has no place, and would have one when others end, gets a reservation; from then on the shortest come first.
 
 A starting executor counts for one waiting task of its class, so a cycle never starts two for one task. Tasks of one
 class and request are alike: once one has no place, none of those behind it has, within this cycle.

@@ -20,6 +20,8 @@ class Order:
     """So often may tasks of lower priority be placed where a waiting task could run; then they wait for it."""
     reserve: bool = True
     """Keep room for the first task that has no place."""
+    shortest_first: bool = True
+    """Once room is kept for a task, the others of its and of each priority come in the order of their expected run."""
     unknown_run_ms: int = 3_600_000
     """How long a run is taken to last of which nothing is known."""
     tenant_weights_milli: tuple[tuple[str, int], ...] = ()
