@@ -103,6 +103,7 @@ def counters(succeeded: int = 2) -> Counters:
             ),
         ),
         out_of_memory=(TaskCount(queue="gpu.generation", name="film.generate_image", count=succeeded),),
+        preempted=(TaskCount(queue="gpu.generation", name="film.upscale", count=succeeded),),
         placement=(
             TaskHistogram(
                 queue="gpu.generation",

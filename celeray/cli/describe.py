@@ -110,6 +110,7 @@ def _run_parts(run: TaskRecord, now: float) -> dict[str, Any]:
         "asked": _asked(run),
         "VRAM": _vram(run),
         "ran out": _ran_out(run),
+        "put back": run.preempted and f"{moment(run.preempted.at)} for the urgent {run.preempted.for_task}",
         "received": moment(run.received_at),
         "started": run.started_at and f"{moment(run.started_at)} after {seconds(wait)}",
         "waited": seconds(wait) if run.started_at is None else None,

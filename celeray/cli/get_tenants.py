@@ -24,10 +24,11 @@ def get_tenants(output: str, **options: Any) -> None:
     if output == "json":
         print_json(found)
         return
-    print_table(COLUMNS, map(_row, found.tenants), empty="no message has named a tenant")
+    print_table(COLUMNS, map(tenant_row, found.tenants), empty="no message has named a tenant")
 
 
-def _row(tenant: TenantStatus) -> tuple[str, ...]:
+def tenant_row(tenant: TenantStatus) -> tuple[str, ...]:
+    """A tenant's line."""
     return (
         tenant.tenant or "(none)",
         f"{tenant.weight:g}",

@@ -33,7 +33,6 @@ from celeray.scheduler.overview import (
     Overview,
     QueueList,
     TaskPage,
-    TenantList,
     cluster_status,
     devices,
     nodes,
@@ -41,9 +40,9 @@ from celeray.scheduler.overview import (
     read_overview,
     seen_by,
     task_page,
-    tenants,
 )
 from celeray.scheduler.status import ClusterStatus, TaskState
+from celeray.scheduler.tenant_overview import TenantList, tenants
 
 M = TypeVar("M", bound=BaseModel)
 T = TypeVar("T")

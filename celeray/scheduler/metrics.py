@@ -111,6 +111,12 @@ SPECS: Mapping[str, Spec] = {
             ("tenant",),
         ),
         Spec(
+            "celeray_preemptions_total",
+            "counter",
+            "Runs that were ended for an urgent task, and whose messages were put back.",
+            ("queue_name", "name"),
+        ),
+        Spec(
             "celeray_task_vram_peak_bytes",
             "gauge",
             "VRAM that runs used at their peak on one device, by quantile.",
@@ -243,6 +249,9 @@ def _of_tasks(picture: Picture) -> dict[str, Samples]:
             Sample((item.queue, item.name), float(item.count)) for item in totals.out_of_memory
         ],
         "celeray_tenant_vram_mib_seconds_total": [Sample((use.tenant,), use.mib_s) for use in totals.tenants],
+        "celeray_preemptions_total": [
+            Sample((item.queue, item.name), float(item.count)) for item in totals.preempted
+        ],
     }
 
 

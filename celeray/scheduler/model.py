@@ -89,6 +89,8 @@ class ResourceRequest(_HashedOnce):
     expected_ms: int | None = field(default=None, compare=False, repr=False)
     """How long it says that it runs. None: it does not. No part of what it needs, so requests that differ in it alone
     are equal."""
+    preemptible: bool = field(default=False, compare=False, repr=False)
+    """A run of it may be ended, and its message put back, for a more urgent task. No part of what it needs."""
 
     def __hash__(self) -> int:
         try:
@@ -238,6 +240,12 @@ class WarmExecutor:
     """Of a busy one: when its task is expected to end, from now. None: not known."""
     free_in_ms: int | None = None
     """Of a busy one: when it is expected to take its next task. None: not known, or its task should be over already."""
+    preemptible: bool = False
+    """Of a busy one: what it runs is one task, and may be put back for a more urgent one."""
+    priority: int = 10
+    """Of a preemptible one: the priority of its task, as it was sent."""
+    ran_ms: int = 0
+    """Of a preemptible one: how long its task has run, which is lost with its end."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -253,6 +261,19 @@ class Reserved:
 
 
 @dataclass(frozen=True, slots=True)
+class Preemption:
+    """Runs that are ended, and put back, so that an urgent task gets their room."""
+
+    sequence: int
+    """Of the urgent task."""
+    node_id: str
+    device_uuids: tuple[str, ...]
+    """Where it will have its room. Empty: it needs no device."""
+    executor_ids: tuple[str, ...]
+    """Busy executors to end, the one first that loses least."""
+
+
+@dataclass(frozen=True, slots=True)
 class Snapshot:
     """An immutable picture of the cluster at one instant. Dumps to JSON and replays."""
 
@@ -264,6 +285,8 @@ class Snapshot:
     """What the cycle before kept for a task; it is kept on while that serves the task as well as another place."""
     tenants: Mapping[str, int] = field(default_factory=dict)
     """What each waiting tenant has used, in MiB times milliseconds, with what its runs are expected to use yet."""
+    preemptions: tuple[Preemption, ...] = ()
+    """Of earlier cycles, while their room is not back: it is kept for the task, and nothing else is ended for it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -285,6 +308,8 @@ class WaitingTask:
     """How often a task of lower priority was placed while it waited, where it could have run too."""
     tenant: str | None = None
     """Whom it is for. None: its message names nobody."""
+    first: bool = False
+    """Runs were ended for it: it comes before all that are not so until it has its place."""
 
 
 class Reason(StrEnum):
@@ -340,6 +365,8 @@ class Decisions:
     """What is kept for the first task without a place. None: all have one, or a reservation would not help."""
     overtaken: Mapping[tuple[ResourceRequest, int], int] = field(default_factory=dict)
     """How many tasks of lower priority were placed where tasks of this request and priority, which wait, could run."""
+    preemptions: tuple[Preemption, ...] = ()
+    """Runs to end and put back. At most one a cycle: the next one sees what it frees."""
 
     def reasons(self) -> dict[Reason, int]:
         """Count of waiting tasks by reason."""

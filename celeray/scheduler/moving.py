@@ -18,6 +18,8 @@ from kombu.transport.redis import QoS as RedisQoS
 from kombu.utils.json import dumps
 
 from celeray.scheduler import priorities
+from celeray.scheduler.letters.envelope import UnreadableLetterError, with_header
+from celeray.scheduler.preempted import HEADER, PutBack
 from celeray.scheduler.topology import ANONYMOUS
 from celeray.scheduler.transport.channel import Channel as LeasedChannel
 
@@ -92,6 +94,22 @@ def give_back(request: Any) -> bool:
     _done(request)
     request.reject(requeue=True)
     return True
+
+
+def put_back(request: Any, mark: PutBack) -> None:
+    """As `give_back`, of a message on the leased transport, which tells of `mark` from now on; its run has begun.
+
+    Where Redis does not answer, the message comes again when its lease ends, without the mark. A text that is no
+    envelope goes back as it is.
+    """
+    channel, tag = request.message.channel, request.message.delivery_tag
+    try:
+        text = with_header(request.message._raw.text, HEADER, mark.header(request.message.headers))
+    except UnreadableLetterError:
+        give_back(request)
+        return
+    channel.qos.put_back(tag, text)
+    _settled(request)
 
 
 def give_back_all(requests: Sequence[Any]) -> None:

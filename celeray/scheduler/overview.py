@@ -33,7 +33,6 @@ from celeray.scheduler.status import (
     QueueStatus,
     TaskRecord,
     TaskState,
-    TenantStatus,
 )
 from celeray.scheduler.status_store import StatusStore
 from celeray.scheduler.suspensions import Drain, Pause
@@ -57,10 +56,6 @@ class DeviceList(_Frozen):
 
 class NodeList(_Frozen):
     nodes: tuple[NodeStatus, ...]
-
-
-class TenantList(_Frozen):
-    tenants: tuple[TenantStatus, ...]
 
 
 class TaskPage(_Frozen):
@@ -187,36 +182,6 @@ def nodes(overview: Overview) -> tuple[NodeStatus, ...]:
     of_node = overview.drained.of_node
     shown = (_with_drain(node, of_node(node.name, node.node_id)) for node in _newest(aged))
     return tuple(sorted(shown, key=lambda node: (node.name, node.node_id)))
-
-
-def tenants(overview: Overview, settings: Settings) -> tuple[TenantStatus, ...]:
-    """Every tenant that a bridge shows or that has a weight, those first that have something running or waiting.
-
-    Each bridge knows what all have used; the one that wrote last knows best.
-    """
-    seen = [
-        item for bridge in sorted(overview.bridges, key=lambda b: b.written_at) for item in bridge.tenants
-    ]
-    used = {item.tenant: item.used_mib_s for item in seen}
-    waiting, running = Counter[str](), Counter[str]()
-    for item in seen:
-        waiting[item.tenant] += item.waiting
-        running[item.tenant] += item.running
-    total = sum(used.values())
-    totals = {use.tenant: use.mib_s for use in overview.totals.tenants}
-    found = [
-        TenantStatus(
-            tenant=name,
-            weight=settings.tenant_weights.get(name, 1.0),
-            waiting=waiting[name],
-            running=running[name],
-            used_mib_s=used.get(name, 0.0),
-            share=used.get(name, 0.0) / total if total else None,
-            total_mib_s=totals.get(name, 0.0),
-        )
-        for name in {*used, *settings.tenant_weights}
-    ]
-    return tuple(sorted(found, key=lambda one: (-one.running, -one.waiting, -one.used_mib_s, one.tenant)))
 
 
 def _with_drain(item: D, drain: Drain | None) -> D:

@@ -288,5 +288,6 @@ _KEYS: dict[str, tuple[str, Callable[[str, Any], Any]]] = {
     "on_oom": ("on_oom", _one_of(OnOom)),
     "request": ("basis", _one_of(Basis)),
     "expected_s": ("expected_ms", _expected),
+    "preemptible": ("preemptible", _flag),
 }
 """Field of `ResourceRequest` and parser by the key that users write."""

@@ -1,8 +1,8 @@
 """Counters as flat series and back: the form in which Redis adds them up over bridges. Pure.
 
-A series is a JSON list: `["finished", queue, name, outcome]`, `["out_of_memory", queue, name]`, `["tenant", "", name]`,
-or `[kind, queue, name, "sum"]` and `[kind, queue, name, "le", bound]` with kind `placement` or `execution`, bound a
-number or `"+Inf"`.
+A series is a JSON list: `["finished", queue, name, outcome]`, `["out_of_memory", queue, name]`,
+`["preempted", queue, name]`, `["tenant", "", name]`, or `[kind, queue, name, "sum"]` and
+`[kind, queue, name, "le", bound]` with kind `placement` or `execution`, bound a number or `"+Inf"`.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ from celeray.scheduler.status import Counters, FinishedCount, TaskCount, TaskHis
 
 INF = "+Inf"
 HISTOGRAMS = ("placement", "execution")
+COUNTS = ("out_of_memory", "preempted")
 
 
 def to_series(counters: Counters) -> dict[str, float]:
@@ -26,6 +27,8 @@ def to_series(counters: Counters) -> dict[str, float]:
         series[_key("out_of_memory", count_of.queue, count_of.name)] = count_of.count
     for use in counters.tenants:
         series[_key("tenant", "", use.tenant)] = use.mib_s
+    for count_of in counters.preempted:
+        series[_key("preempted", count_of.queue, count_of.name)] = count_of.count
     for kind, histograms in (("placement", counters.placement), ("execution", counters.execution)):
         for histogram in histograms:
             series[_key(kind, histogram.queue, histogram.name, "sum")] = histogram.sum
@@ -44,7 +47,7 @@ def from_series(series: Mapping[str, float], bounds: Mapping[str, tuple[float, .
             them, are added to those of its histogram.
     """
     finished: list[FinishedCount] = []
-    out_of_memory: list[TaskCount] = []
+    counts: dict[str, list[TaskCount]] = {kind: [] for kind in COUNTS}
     tenants: list[TenantUse] = []
     sums: dict[tuple[str, str, str], float] = {}
     buckets: dict[tuple[str, str, str], dict[float | str, int]] = defaultdict(dict)
@@ -52,8 +55,8 @@ def from_series(series: Mapping[str, float], bounds: Mapping[str, tuple[float, .
         kind, queue, name, *rest = json.loads(key)
         if kind == "finished":
             finished.append(FinishedCount(queue=queue, name=name, outcome=rest[0], count=round(value)))
-        elif kind == "out_of_memory":
-            out_of_memory.append(TaskCount(queue=queue, name=name, count=round(value)))
+        elif kind in counts:
+            counts[kind].append(TaskCount(queue=queue, name=name, count=round(value)))
         elif kind == "tenant":
             tenants.append(TenantUse(tenant=name, mib_s=value))
         elif rest[0] == "sum":
@@ -65,7 +68,8 @@ def from_series(series: Mapping[str, float], bounds: Mapping[str, tuple[float, .
         made[kind].append(_histogram(queue, name, total, buckets[kind, queue, name], bounds[kind]))
     return Counters(
         finished=tuple(finished),
-        out_of_memory=tuple(out_of_memory),
+        out_of_memory=tuple(counts["out_of_memory"]),
+        preempted=tuple(counts["preempted"]),
         placement=tuple(made["placement"]),
         execution=tuple(made["execution"]),
         tenants=tuple(tenants),

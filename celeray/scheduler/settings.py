@@ -161,6 +161,8 @@ class Settings(BaseSettings):
     """A task that the bridge holds rises by one priority in this time, up to 9. 0: never."""
     overtaken_max: int = Field(default=10_000, ge=1, le=1_000_000_000)
     """So many tasks of lower priority may begin where a waiting one could run; then they wait for it."""
+    preemption: bool = False
+    """End a run that is preemptible, and put its message back, for a task of priority 9 or 10 that has no place."""
     unknown_run_s: float = Field(default=3600.0, gt=0, le=366 * 86_400)
     """How long a run is taken to last of which nothing is known."""
     tenant_weights: dict[str, float] = Field(default_factory=dict)

@@ -186,6 +186,14 @@ class OutOfMemoryRecord(_Frozen):
     device_uuids: tuple[str, ...] = ()
 
 
+class PreemptedRecord(_Frozen):
+    """A run was ended for an urgent task, and its message put back."""
+
+    at: float
+    for_task: str
+    """Id of the urgent task."""
+
+
 class TaskRecord(_Frozen):
     """One run of a task in a bridge: where, when, and how it ended."""
 
@@ -216,6 +224,8 @@ class TaskRecord(_Frozen):
     """Its runs in this bridge whose GPU memory ran out, oldest first. The task's own retries do not count them."""
     raised_mib: int | None = None
     """What it asks for on each device since then. None: what its message asks."""
+    preempted: PreemptedRecord | None = None
+    """Of this run, or of the one before it. None: neither was put back."""
     reserved_mib: int | None = None
     """What its executor has reserved on each device. None: not begun."""
     peak_mib: int | None = None
@@ -327,6 +337,8 @@ class Counters(_Frozen):
     finished: tuple[FinishedCount, ...] = ()
     out_of_memory: tuple[TaskCount, ...] = ()
     """Runs whose GPU memory ran out, and that were placed again."""
+    preempted: tuple[TaskCount, ...] = ()
+    """Runs that were ended for an urgent task, and whose messages were put back."""
     placement: tuple[TaskHistogram, ...] = ()
     """Received to started."""
     execution: tuple[TaskHistogram, ...] = ()

@@ -194,6 +194,17 @@ def learns(mib: int, key: str | None = None) -> dict[str, Any]:
     return _here()
 
 
+@app.task(name="gpu.logged", resource_requirements={"gpu": True, "vram_gb": 20})
+def logged(log: str, name: str, until: str | None = None) -> str:
+    """Writes when it begins and ends, and waits for a key in between."""
+    with redis.Redis.from_url(os.environ["CELERY_BROKER_URL"]) as client:
+        client.rpush(log, f"{name} begins")
+        while until is not None and not client.exists(until):
+            time.sleep(0.02)
+        client.rpush(log, f"{name} ends")
+    return name
+
+
 @app.task(name="gpu.needs", resource_requirements=SMALL)
 def needs(key: str, value: int) -> int:
     """Fails until the key is there."""

@@ -12,14 +12,13 @@ from celeray.scheduler.overview import (
     DeviceList,
     NodeList,
     QueueList,
-    TenantList,
     cluster_status,
     devices,
     nodes,
     queue_statuses,
-    tenants,
 )
 from celeray.scheduler.status import ClusterStatus, QueueStatus
+from celeray.scheduler.tenant_overview import TenantList, tenants
 
 
 def router(snapshots: Snapshots) -> APIRouter:

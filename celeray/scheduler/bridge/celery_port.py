@@ -19,8 +19,9 @@ from celeray.scheduler.bridge.run import RunPort
 from celeray.scheduler.endings.classifying import outcome_of_failure, outcome_of_lost_executor
 from celeray.scheduler.fencing import LeaseLostError
 from celeray.scheduler.lost_leases import give_up
-from celeray.scheduler.moving import give_back, give_back_all
+from celeray.scheduler.moving import give_back, give_back_all, put_back
 from celeray.scheduler.outcomes import Outcome
+from celeray.scheduler.preempted import PutBack
 from celeray.scheduler.status import TaskState
 from celeray.scheduler.transport.qos import QoS as LeasedQoS
 
@@ -132,6 +133,9 @@ class CeleryPort:
 
     def give_back(self) -> None:
         give_back(self._request)
+
+    def put_back(self, mark: PutBack) -> None:
+        put_back(self._request, mark)
 
     def give_back_with(self, others: Sequence[RunPort]) -> None:
         ports = [self, *(port for port in others if isinstance(port, CeleryPort))]

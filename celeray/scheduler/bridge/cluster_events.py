@@ -11,6 +11,7 @@ from celeray.scheduler.bridge.launching import Launcher
 from celeray.scheduler.bridge.learner import Learner
 from celeray.scheduler.bridge.out_of_memory import OutOfMemory
 from celeray.scheduler.bridge.peaks import peak_of
+from celeray.scheduler.bridge.preempting import Preemptions
 from celeray.scheduler.bridge.run import Run
 from celeray.scheduler.bridge.runs import Runs
 from celeray.scheduler.cluster import (
@@ -44,6 +45,7 @@ class ClusterEvents:
         launcher: Launcher,
         learner: Learner,
         out_of_memory: OutOfMemory,
+        preemptions: Preemptions,
     ) -> None:
         self.up = False
         self.address: str | None = None
@@ -57,6 +59,7 @@ class ClusterEvents:
         self._launcher = launcher
         self._learner = learner
         self._out_of_memory = out_of_memory
+        self._preemptions = preemptions
 
     def handle(self, event: ClusterEvent) -> None:
         """Take one event."""
@@ -164,6 +167,9 @@ class ClusterEvents:
 
     def _lose_run(self, run: Run, lost: LostRuns) -> None:
         """The one that ran is lost, as Celery has it. A member of a batch that may have run runs alone from now on."""
+        if run.ended_for is not None:
+            self._preemptions.put_back(run, lost.executor_id)
+            return
         if run.state is RunState.RESERVED or lost.had_not_begun(run.run_id):
             # Its code never ran, so this is no attempt.
             self._runs.wait_again(run)

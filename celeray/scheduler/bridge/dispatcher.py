@@ -19,6 +19,7 @@ from celeray.scheduler.bridge.launching import Launcher
 from celeray.scheduler.bridge.learner import Learner
 from celeray.scheduler.bridge.out_of_memory import OutOfMemory
 from celeray.scheduler.bridge.peaks import peak_of
+from celeray.scheduler.bridge.preempting import Preemptions
 from celeray.scheduler.bridge.recorder import Recorder
 from celeray.scheduler.bridge.run import Run, RunPort
 from celeray.scheduler.bridge.runs import Runs
@@ -32,6 +33,7 @@ from celeray.scheduler.learned.overview import policy_of
 from celeray.scheduler.model import Reason, Reserved, Snapshot
 from celeray.scheduler.placement import CycleInput, place
 from celeray.scheduler.placement.policy import WEIGHT_ONE, Order, Policy
+from celeray.scheduler.placement.preempting import URGENT
 from celeray.scheduler.settings import Settings
 from celeray.scheduler.states import RunState
 from celeray.scheduler.status import TaskState
@@ -92,8 +94,15 @@ class Dispatcher:
             self._out_of_memory,
             batch_max=settings.batch_max_runs,
         )
+        self._preemptions = Preemptions(self.fleet, self.runs)
         self.cluster = ClusterEvents(
-            self.fleet, self.runs, self.times, self._launcher, self.learner, self._out_of_memory
+            self.fleet,
+            self.runs,
+            self.times,
+            self._launcher,
+            self.learner,
+            self._out_of_memory,
+            self._preemptions,
         )
 
     def now(self) -> float:
@@ -222,25 +231,35 @@ class Dispatcher:
         now = self._clock.monotonic()
         snapshot = self.snapshot(now)
         self._out_of_memory.see(snapshot)
-        heads = self.waiting.heads(self._head_limits(snapshot, now))
+        urgent = URGENT if self.policy.order.preempt else None
+        heads = self.waiting.heads(self._head_limits(snapshot, now), urgent=urgent)
         self.last_cycle = CycleInput(self.waiting.tasks(heads), snapshot, self.policy)
         decisions = place(self.last_cycle.waiting, snapshot, self.policy)
         self.reserved = decisions.reserved
-        self.stood_at = None if decisions.placements or decisions.evictions else now
+        acts = decisions.placements or decisions.evictions or decisions.preemptions
+        self.stood_at = None if acts else now
         self.waiting.overtaken(decisions.overtaken)
         for sequence, reason in decisions.waiting.items():
             self._mark(heads[sequence], reason, now)
         for executor_id in decisions.evictions:
             if executor := self.fleet.executors.get(executor_id):
                 self.fleet.stop(executor)
+        for preemption in decisions.preemptions:
+            self._preemptions.carry_out(preemption, heads[preemption.sequence])
         placed = [(heads[placement.sequence], placement) for placement in decisions.placements]
-        if self._launcher.launch(placed[:room], now):
+        # One cycle preempts for one task; there may be another.
+        if self._launcher.launch(placed[:room], now) or decisions.preemptions:
             self.dirty = True
 
     def snapshot(self, now: float) -> Snapshot:
         """What a cycle goes by. `now`: monotonic seconds."""
         used = self.books.usage(self.waiting.tenants())
-        return replace(self.fleet.snapshot(now), reserved=self.reserved, tenants=used)
+        return replace(
+            self.fleet.snapshot(now),
+            reserved=self.reserved,
+            preemptions=self._preemptions.pending(),
+            tenants=used,
+        )
 
     def _head_limits(self, snapshot: Snapshot, now: float) -> Callable[[Shape], int]:
         """How many of a shape could find a place in this cycle at the most, and one more to learn the reason."""
@@ -304,6 +323,7 @@ def policy_of_placement(settings: Settings) -> Policy:
             overtaken_most=settings.overtaken_max,
             reserve=settings.reservation,
             shortest_first=settings.shortest_first,
+            preempt=settings.preemption,
             unknown_run_ms=round(settings.unknown_run_s * 1000),
             tenant_weights_milli=tuple(
                 (name, round(weight * WEIGHT_ONE)) for name, weight in sorted(settings.tenant_weights.items())

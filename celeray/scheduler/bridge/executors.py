@@ -67,6 +67,10 @@ class Executor:
     """No other executor ever had a reservation on one of its devices while it lived."""
     cpus_milli: int = 0
     """Booked for what it has now."""
+    preemptible: bool = False
+    """What it has now is one run, which may be put back for an urgent task."""
+    priority: int = 10
+    """Of that run."""
     ends_at: float | None = None
     """Monotonic time when what it has now is expected to be over. None: not known."""
     up_at: float | None = None
@@ -167,19 +171,25 @@ def _seen(executor: Executor, now: float, min_stay: float) -> WarmExecutor:
         case ExecutorState.BUSY:
             overdue = executor.ends_at is not None and executor.ends_at <= now
             ends_in_ms = _ends_in_ms(executor, now)
-            return replace(
+            view = replace(
                 executor.view,
                 cpus_milli=executor.cpus_milli,
                 start_ms=_start_ms(executor),
                 ends_in_ms=ends_in_ms,
                 free_in_ms=None if overdue or executor.recycle or executor.fresh else ends_in_ms,
             )
+            return _preemptible(view, executor, now) if executor.preemptible else view
         case _:
             return executor.view
 
 
 def _start_ms(executor: Executor) -> int:
     return round(1000 * executor.start_s)
+
+
+def _preemptible(view: WarmExecutor, executor: Executor, now: float) -> WarmExecutor:
+    ran_ms = round(1000 * max(0.0, now - executor.changed_at))
+    return replace(view, preemptible=True, priority=executor.priority, ran_ms=ran_ms)
 
 
 def _ends_in_ms(executor: Executor, now: float) -> int | None:

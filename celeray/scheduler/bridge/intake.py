@@ -17,6 +17,7 @@ from celeray.scheduler.errors import RequirementError
 from celeray.scheduler.fencing import fence_of
 from celeray.scheduler.message_class import read_class
 from celeray.scheduler.model import WaitingTask
+from celeray.scheduler.preempted import put_back_of
 from celeray.scheduler.receiving import Received, receive
 from celeray.scheduler.settings import Settings
 
@@ -59,10 +60,22 @@ class Intake:
         run.message_class = read_class(request.message.headers)
         run.batchable = request.task.acks_late and not redelivered
         run.acknowledges_early = not request.task.acks_late
+        self._note_preemption(run, request, received)
         run.soft_limit_s = soft_limit_s or self._options.get("soft_timeout")
         run.hard_limit_s = hard_limit_s or self._options.get("timeout")
         self._dispatcher.submit(run)
         return run
+
+    def _note_preemption(self, run: Run, request: Any, received: Received) -> None:
+        """Whether it may be put back: only under a lease, since its message tells of it, and never twice in a row."""
+        run.facts.preempted = put_back_of(request.message.headers)
+        run.preemptible = (
+            self._settings.preemption
+            and received.request.preemptible
+            and run.fence is not None
+            and not run.acknowledges_early
+            and run.facts.preempted is None
+        )
 
     def _run(self, request: Any, received: Received, port: CeleryPort) -> Run:
         number = next(self._run_ids)

@@ -99,6 +99,8 @@ class Launcher:
         for member, _ in specs:
             self._runs.bind(member, executor)
         executor.call_size = len(specs)
+        first = specs[0][0]
+        executor.preemptible, executor.priority = first.preemptible and len(specs) == 1, first.task.priority
         self._cluster.run(executor.executor_id, *(spec for _, spec in specs))
         if not executor.fresh:
             self._begin((member for member, _ in specs), executor)

@@ -16,6 +16,7 @@ from pydantic_core import to_json
 from celeray.scheduler.bridge.peaks import Peak
 from celeray.scheduler.bridge.tallies import Tally, counters_of
 from celeray.scheduler.model import ResourceRequest
+from celeray.scheduler.preempted import PutBack
 from celeray.scheduler.status import (
     DETAIL_MAX_CHARS,
     Counters,
@@ -26,6 +27,8 @@ from celeray.scheduler.status import (
 
 OOM = "oom"
 """The one outcome that is not a `TaskState`: a run that failed since its device ran out of memory."""
+PREEMPTED = "preempted"
+"""Reason of a run that was ended for an urgent task."""
 UNEVENTFUL_MAX = 1_000
 """Most runs a take that succeeded within it and so were never shown: at thousands a second, writing each would cost
 more than running it, and Redis keeps the newest 10,000 only."""
@@ -74,6 +77,7 @@ class TaskFacts:
         "ended_at",
         "out_of_memory",
         "peak",
+        "preempted",
         "priority",
         "reason",
         "received_at",
@@ -108,11 +112,18 @@ class TaskFacts:
         """VRAM on each device that it asks for since then. None: what its message asks."""
         self.reason: str | None = None
         self.detail: str | None = None
+        self.preempted: PutBack | None = None
+        """The message was put back for an urgent task: by this run, or by the one before it."""
         self.peak: Peak | None = None
         """Of the VRAM that it used; set before its end is told. None: not known."""
         self.changed = True
         self.shown = False
         """Whether an earlier take handed it out."""
+
+    @property
+    def told_more(self) -> bool:
+        """Whether something happened to it besides its run."""
+        return bool(self.out_of_memory) or self.preempted is not None
 
     def copy(self) -> TaskFacts:
         """The facts as they are now."""
@@ -147,6 +158,8 @@ class TaskFacts:
             record |= self.begin.fields
         if self.out_of_memory:
             record |= {"out_of_memory": self.out_of_memory, "raised_mib": self.asks_mib}
+        if self.preempted is not None:
+            record |= {"preempted": {"at": self.preempted.at, "for_task": self.preempted.for_task}}
         if self.peak is not None:
             record |= {"peak_mib": self.peak.mib, "peak_attribution": self.peak.by}
         if started is not None:
@@ -272,6 +285,14 @@ class Recorder:
         facts.state, facts.ended_at, facts.reason = TaskState.LOST, at, "given_back"
         self._touch(facts)
 
+    def put_back(self, facts: TaskFacts, mark: PutBack) -> None:
+        """The run was ended for an urgent task, and its message went back to the broker. No run has finished."""
+        facts.tally.preempted += 1
+        facts.preempted = mark
+        facts.detail = f"put back for the urgent task {mark.for_task}"
+        self.given_back(facts, mark.at)
+        facts.reason = PREEMPTED
+
     def take(self) -> Taken:
         """Everything counted so far, and the runs that changed since the last take."""
         changed, self._changed = self._changed, []
@@ -279,7 +300,7 @@ class Recorder:
         uneventful = 0
         for facts in reversed(changed):
             facts.changed = False
-            if facts.state is TaskState.SUCCEEDED and not facts.shown and not facts.out_of_memory:
+            if facts.state is TaskState.SUCCEEDED and not facts.shown and not facts.told_more:
                 uneventful += 1
                 if uneventful > self._uneventful_max:
                     continue

@@ -9,6 +9,7 @@ from typing import Protocol
 from celeray.scheduler.bridge.recorder import TaskFacts
 from celeray.scheduler.fencing import Fence
 from celeray.scheduler.model import Isolation, Reason, ResourceRequest, WaitingTask
+from celeray.scheduler.preempted import PutBack
 from celeray.scheduler.states import RUN_TRANSITIONS, RunState, transition
 from celeray.scheduler.status import TaskState
 
@@ -63,6 +64,10 @@ class RunPort(Protocol):
         """Put the message back on its queue, in front, uncounted."""
         ...
 
+    def put_back(self, mark: PutBack) -> None:
+        """As `give_back`, of a message whose run was ended for an urgent task: it tells of that from now on."""
+        ...
+
     def give_back_with(self, others: Sequence[RunPort]) -> None:
         """As `give_back`, of several messages in one step, so that they keep their order. What it raises, it undid."""
         ...
@@ -98,6 +103,10 @@ class Run:
     """The message allows that it begins together with others: acknowledged late, and delivered for the first time."""
     acknowledges_early: bool = False
     """Its message is acknowledged when it begins: nobody else can run it from then on."""
+    preemptible: bool = False
+    """It may be ended and put back for an urgent task, and was not the time before."""
+    ended_for: str | None = None
+    """Id of the urgent task for which its executor is being killed. None: it is not."""
     ran_out: int = 0
     """How often its GPU memory ran out, so that it waits for more."""
     larger: ResourceRequest | None = None

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Sequence
+from dataclasses import replace
 
 from celeray.scheduler.bridge.deadlines import Deadline, Deadlines, Due
 from celeray.scheduler.bridge.executors import Executor
@@ -18,6 +19,7 @@ from celeray.scheduler.bridge.waiting import WaitingRuns
 from celeray.scheduler.clock import Clock
 from celeray.scheduler.model import ResourceRequest
 from celeray.scheduler.placement.policy import Order
+from celeray.scheduler.preempted import PutBack
 from celeray.scheduler.states import RunState
 from celeray.scheduler.status import TaskState
 
@@ -71,6 +73,12 @@ class Runs:
         """A waiting run asks for something else from now on, since more was learned of its task."""
         self.waiting.remove(run)
         run.ask(request, executor_class)
+        self.waiting.add(run)
+
+    def comes_first(self, run: Run) -> None:
+        """Others were ended for a waiting run: it comes before what is not so."""
+        self.waiting.remove(run)
+        run.task = replace(run.task, first=True)
         self.waiting.add(run)
 
     def forget(self, runs: Sequence[Run]) -> None:
@@ -130,11 +138,24 @@ class Runs:
             run.port.not_begun()
         self.running.remove(run)
         self.books.end(run)
-        run.executor_id = run.key = None
+        run.executor_id = run.key = run.ended_for = None
         run.alone = run.alone or alone
         run.move(RunState.WAITING)
         self._recorder.waits_again(run.facts)
         self.waiting.add(run)
+
+    def is_to_end(self, run: Run, for_task: str) -> None:
+        """Its executor is being killed for an urgent task. Until that is dead the run may still come back."""
+        run.ended_for = for_task
+        self._deadlines.forget(run.run_id)
+
+    def put_back(self, run: Run) -> None:
+        """It was ended for an urgent task, and its process is gone: its message is as if it had not been taken."""
+        mark = PutBack(self._clock.time(), run.ended_for or "")
+        self._release(run)
+        self._recorder.put_back(run.facts, mark)
+        run.port.not_begun()
+        run.port.put_back(mark)
 
     def ran_out(
         self, run: Run, larger: ResourceRequest, executor_class: str, reserved_mib: int | None

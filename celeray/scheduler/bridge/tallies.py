@@ -31,13 +31,23 @@ class Distribution:
 class Tally:
     """What is counted for one queue and task name."""
 
-    __slots__ = ("execution", "finished", "name", "out_of_memory", "placement", "queue", "running")
+    __slots__ = (
+        "execution",
+        "finished",
+        "name",
+        "out_of_memory",
+        "placement",
+        "preempted",
+        "queue",
+        "running",
+    )
 
     def __init__(self, queue: str, name: str) -> None:
         self.queue = queue
         self.name = name
         self.running = 0
         self.out_of_memory = 0
+        self.preempted = 0
         self.finished: Counter[str] = Counter()
         self.placement = Distribution(PLACEMENT_BOUNDS)
         self.execution = Distribution(EXECUTION_BOUNDS)
@@ -55,6 +65,11 @@ def counters_of(tallies: Collection[Tally]) -> Counters:
             TaskCount(queue=tally.queue, name=tally.name, count=tally.out_of_memory)
             for tally in tallies
             if tally.out_of_memory
+        ),
+        preempted=tuple(
+            TaskCount(queue=tally.queue, name=tally.name, count=tally.preempted)
+            for tally in tallies
+            if tally.preempted
         ),
         placement=tuple(
             _histogram(tally, tally.placement) for tally in tallies if any(tally.placement.counts)

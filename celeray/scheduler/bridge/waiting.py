@@ -71,10 +71,14 @@ class WaitingRuns:
             del self._shapes[run.shape]
             self._forget_departed()
 
-    def heads(self, limit: Callable[[Shape], int]) -> dict[int, Run]:
+    def heads(self, limit: Callable[[Shape], int], *, urgent: int | None = None) -> dict[int, Run]:
         """The first `limit(shape)` runs of each shape, by sequence number. A limit of 0 leaves the shape out.
 
         Where any were overtaken, those of each priority come with them that were so most: the ones that came first.
+
+        Args:
+            urgent: the first run of at least this priority comes with them too, however many have grown old before it.
+                None: it does not.
         """
         found = {
             run.task.sequence: run for shape, runs in self._shapes.items() for run in runs[: limit(shape)]
@@ -84,7 +88,15 @@ class WaitingRuns:
                 alike = (run for run in runs if run.task.priority == priority)
                 if limit(shape) and (first := next(alike, None)):
                     found[first.task.sequence] = first
+        if urgent is not None:
+            found |= {run.task.sequence: run for run in self._urgent(urgent) if limit(run.shape)}
         return found
+
+    def _urgent(self, least: int) -> Iterator[Run]:
+        """Of each shape the first of at least this priority for which no others were ended yet."""
+        for runs in self._shapes.values():
+            found = (run for run in runs if run.task.priority >= least and not run.task.first)
+            yield from islice(found, 1)
 
     def tasks(self, heads: Mapping[int, Run]) -> tuple[WaitingTask, ...]:
         """The heads as placement takes them."""

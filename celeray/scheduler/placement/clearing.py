@@ -1,4 +1,4 @@
-"""Which idle executors would have to end so that a node has room for a request."""
+"""Which executors would have to end so that a node has room for a request."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from celeray.scheduler.placement.policy import Policy
 
 @dataclass(frozen=True, slots=True)
 class Clearing:
-    """A gang that fits once memory came back: idle executors to evict, none where all of it is coming already."""
+    """A gang that fits once memory came back: executors to end, none where all of it is coming already."""
 
     node: BoardNode
     devices: tuple[BoardDevice, ...]
@@ -34,14 +34,15 @@ def _price(evictions: Sequence[WarmExecutor]) -> tuple[int, int, float]:
 def find_clearing(
     request: ResourceRequest, node: BoardNode, idle: list[WarmExecutor], policy: Policy
 ) -> Clearing | None:
-    """Devices on the node that would fit if idle executors ended, with the least loss of warm ones.
+    """Devices on the node that would fit if executors ended, with the least loss of warm ones.
 
-    None where even that does not help, or where CPUs or host memory are what is missing.
+    None where even the end of all of them does not help. An idle one has no CPUs to give back, a busy one has.
 
     Args:
-        idle: executors of the node that may end, least recently used first.
+        idle: executors of the node that may end, least recently used first; busy ones last, where they may end too.
     """
-    if node_matches(request, node.state) or request.cpus_milli > node.cpus_milli:
+    cpus_milli = node.cpus_milli + sum(e.cpus_milli for e in idle)
+    if node_matches(request, node.state) or request.cpus_milli > cpus_milli:
         return None
     if not request.gpus:
         return _clear_host_memory(request, node, idle)
@@ -71,7 +72,7 @@ def _clear_host_memory(
         if executor.host_memory_mib:
             evictions.append(executor)
             room += executor.host_memory_mib
-    return Clearing(node, (), tuple(evictions)) if evictions and room >= request.host_memory_mib else None
+    return Clearing(node, (), tuple(evictions)) if room >= request.host_memory_mib else None
 
 
 def _clear_device(
@@ -101,4 +102,6 @@ def _clear_device(
 
 
 def _room_after(device: BoardDevice, evictions: list[WarmExecutor]) -> int:
-    return device.room_mib + device.state.reclaiming_mib + sum(executor.memory_mib for executor in evictions)
+    """What comes back first covers what is used beyond the device's total."""
+    back = device.state.reclaiming_mib + sum(executor.memory_mib for executor in evictions)
+    return device.room_mib - device.state.overrun_mib + back

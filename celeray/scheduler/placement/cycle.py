@@ -2,8 +2,9 @@
 
 In the order of `order.order_key`, in which tenants take turns (`fair_share`), for each task: a warm idle executor of
 its class; else a busy one that is free before another would be up; else a new executor where the policy's score is
-best; else room made by ending idle executors, whose devices are then kept for it; else the reason. The first task that
-has no place, and would have one when others end, gets a reservation; from then on the shortest come first.
+best; else room made by ending idle executors, whose devices are then kept for it; else, for an urgent one and where the
+operator wants it, room made by ending runs that are preemptible; else the reason. The first task that has no place, and
+would have one when others end, gets a reservation; from then on the shortest come first.
 
 A starting executor counts for one waiting task of its class, so a cycle never starts two for one task. Tasks of one
 class and request are alike: once one has no place, none of those behind it has, within this cycle.
@@ -17,11 +18,13 @@ from celeray.scheduler.model import (
     Decisions,
     Isolation,
     Placement,
+    Preemption,
     Reason,
     Reserved,
     ResourceRequest,
     Snapshot,
     WaitingTask,
+    WarmExecutor,
 )
 from celeray.scheduler.placement.board import Board, BoardDevice, BoardNode
 from celeray.scheduler.placement.candidates import Candidates
@@ -30,6 +33,7 @@ from celeray.scheduler.placement.fair_share import FairShare
 from celeray.scheduler.placement.filters import could_ever_fit
 from celeray.scheduler.placement.overtaking import Overtaking
 from celeray.scheduler.placement.policy import Policy
+from celeray.scheduler.placement.preempting import CURED_BY_PREEMPTING, Preempting
 from celeray.scheduler.placement.refusing import closest, node_reasons
 from celeray.scheduler.placement.reservation import CURED_BY_WAITING, plan, reserve
 from celeray.scheduler.placement.rooms import Rooms
@@ -48,7 +52,8 @@ def place(waiting: Sequence[WaitingTask], snapshot: Snapshot, policy: Policy) ->
         policy: what the operator chose.
 
     Returns:
-        Placements to act on, idle executors to evict, what is reserved, and for every other task its reason.
+        Placements to act on, idle executors to evict, busy ones to preempt, what is reserved, and for every other
+        task its reason.
         Deterministic: the same input gives the same output.
     """
     return _Cycle(waiting, snapshot, policy).run()
@@ -67,9 +72,12 @@ class _Cycle:
         self._placements: list[Placement] = []
         self._evictions: list[str] = []
         self._waiting: dict[int, Reason] = {}
-        self._refused: dict[tuple[str, ResourceRequest, bool, int], Reason] = {}
+        self._refused: dict[tuple[str, ResourceRequest, bool, int, bool], Reason] = {}
+        self._preempting = Preempting(snapshot, policy)
+        self._preempted: list[Preemption] = []
         self._reserved: Reserved | None = None
         self._reserved_at_ms = 0
+        self._reserved_priority = 0
 
     def run(self) -> Decisions:
         for task in self._turns:
@@ -88,20 +96,23 @@ class _Cycle:
             self._waiting,
             self._reserved,
             self._overtaking.counts(),
+            tuple(self._preempted),
         )
 
     def _decide(self, task: WaitingTask) -> Placement | Reason:
         if not self._snapshot.nodes:
             return Reason.CLUSTER_DOWN
-        lasting = self._is_lasting(task)
-        shape = (task.executor_class, task.request, lasting, self._overtaking.bars)
-        decided: Placement | Reason | None = self._refused.get(shape)
+        lasting, urgent = self._is_lasting(task), self._preempting.may_preempt(task)
+        shape = (task.executor_class, task.request, lasting, self._overtaking.bars, urgent)
+        # Room that is made for one task says nothing of its like.
+        made = self._preempting.made_for(task)
+        decided: Placement | Reason | None = None if made else self._refused.get(shape)
         if decided is None and task.request.isolation is Isolation.WARM:
             decided = self._ready(task, lasting=lasting)
         if decided is None:
             decided = self._start(task, lasting=lasting)
             # Who waits for a busy executor has it for himself, so his like may have no place.
-            if isinstance(decided, Reason) and decided is not Reason.BUSY:
+            if isinstance(decided, Reason) and decided is not Reason.BUSY and not made:
                 decided = self._wait(task, decided)
                 self._refused[shape] = decided
         return decided
@@ -171,8 +182,10 @@ class _Cycle:
         self._overtaking.placed(task, node.row)
 
     def _refusal(self, task: WaitingTask, *, lasting: bool) -> Reason:
-        """Room that is made by ending idle executors, or why there is none."""
+        """Room that is made by ending executors, or why there is none."""
         request = task.request
+        if (made := self._preempting.made_for(task)) and self._keep(made, task):
+            return Reason.RECLAIMING
         rooms, _ = self._searched()
         kept = self._kept(lasting=lasting)
         barred = self._overtaking.barred(task.priority)
@@ -190,6 +203,8 @@ class _Cycle:
             return Reason.RECLAIMING
         if self._clearing(task, clearable, staying=True):
             return Reason.WARM
+        if self._preempt(task, reasons, kept):
+            return Reason.RECLAIMING
         if not could_ever_fit(request, (*self._snapshot.nodes, *self._snapshot.absent), self._policy):
             return Reason.NEVER_FITS
         return closest(reasons)
@@ -207,12 +222,14 @@ class _Cycle:
         """
         found = []
         for node in nodes:
-            idle = self._board.idle_on(node.state.node_id)
-            if not staying:
-                idle = [executor for executor in idle if not self._board.stays(executor, task.priority)]
+            idle = self._idle(task, node, staying=staying)
             if clearing := find_clearing(task.request, node, idle, self._policy):
                 found.append(clearing)
         return min(found, key=lambda clearing: clearing.price, default=None)
+
+    def _idle(self, task: WaitingTask, node: BoardNode, *, staying: bool) -> list[WarmExecutor]:
+        idle = self._board.idle_on(node.state.node_id)
+        return idle if staying else [e for e in idle if not self._board.stays(e, task.priority)]
 
     def _clear(self, clearing: Clearing) -> None:
         for executor in clearing.evictions:
@@ -221,13 +238,52 @@ class _Cycle:
         self._board.hold(clearing.devices)
         self._searched()[0].changed(clearing.node, clearing.devices)
 
+    def _preempt(self, task: WaitingTask, reasons: Sequence[Reason], kept: int | None) -> bool:
+        """Make room for an urgent task by ending runs, if that is wanted and possible.
+
+        Args:
+            kept: row of the node whose room is kept for another one. Idle executors stay there; runs do so too where
+                that one is no less urgent. One that is, and has grown old, gets what comes after.
+        """
+        if self._preempted or not self._preempting.may_preempt(task):
+            return False
+        spared = kept if self._reserved_priority >= task.priority else None
+        among = [
+            node
+            for node in self._board.nodes
+            if node.row != spared and reasons[node.row] in CURED_BY_PREEMPTING
+        ]
+        found = self._preempting.cheapest(
+            task, among, lambda node: [] if node.row == kept else self._idle(task, node, staying=False)
+        )
+        if found is None:
+            return False
+        for executor in found.idle:
+            self._board.evict(executor)
+            self._evictions.append(executor.executor_id)
+        preemption = found.preemption_for(task)
+        self._preempted.append(preemption)
+        return self._keep(preemption, task)
+
+    def _keep(self, preemption: Preemption, task: WaitingTask) -> bool:
+        """Keep what was made for the task from all others. False: its node is gone."""
+        node = self._board.node(preemption.node_id)
+        if node is None:
+            return False
+        devices = [device for device in node.devices if device.state.uuid in preemption.device_uuids]
+        self._board.hold(devices)
+        node.cpus_milli = max(0, node.cpus_milli - task.request.cpus_milli)
+        node.memory_mib = max(0, node.memory_mib - task.request.host_memory_mib)
+        self._searched()[0].changed(node, devices)
+        return True
+
     def _wait(self, task: WaitingTask, reason: Reason) -> Reason:
         """Reserve room for the first task that waits for others to end."""
         if self._reserved is not None or not self._policy.order.reserve or reason not in CURED_BY_WAITING:
             return reason
         if found := plan(task.request, self._board, self._snapshot, self._policy, task.sequence):
             self._reserved = reserve(task, found, self._board, self._snapshot, self._policy)
-            self._reserved_at_ms = found.at_ms
+            self._reserved_at_ms, self._reserved_priority = found.at_ms, task.priority
             self._turns.shortest_first()
             self._searched()[0].reserved(found.node, found.devices)
         return reason

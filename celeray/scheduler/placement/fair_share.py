@@ -102,8 +102,8 @@ class FairShare:
             line = lines.get(task.priority)
             if line is None:
                 line = lines[task.priority] = _Line(self)
-            if task.sequence == self._kept:
-                line.kept = task
+            if task.first or task.sequence == self._kept:
+                line.kept.append(task)
             else:
                 line.add(place, task)
         sorted_already = False
@@ -139,8 +139,8 @@ class _Line:
 
     def __init__(self, shares: FairShare) -> None:
         self._shares = shares
-        self.kept: WaitingTask | None = None
-        """It comes before all others."""
+        self.kept: deque[WaitingTask] = deque()
+        """They come before all others, in this order."""
         self._tasks: dict[str, deque[tuple[int, WaitingTask]]] = {}
         self._heap: list[tuple[int, int, str]] = []
         """Share, place of its first task, and tenant. A share here may be an older one, which is never above the
@@ -161,9 +161,8 @@ class _Line:
 
     def take(self) -> WaitingTask:
         """The task whose turn it is."""
-        if self.kept is not None:
-            kept, self.kept = self.kept, None
-            return kept
+        if self.kept:
+            return self.kept.popleft()
         while True:
             share, place, tenant = self._heap[0]
             now = self._shares.share(tenant)

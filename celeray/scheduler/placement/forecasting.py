@@ -1,8 +1,8 @@
 """When tasks will begin: the same `place`, cycle after cycle, on a virtual clock.
 
 What runs ends when it is expected to, and one of which nothing is known after `policy.order.unknown_run_ms`. Nothing
-new comes, and loading an app takes no time. So a forecast is as good as the expected run times are; with a guess in
-it, `known` is False, and a guess upon a guess is no forecast.
+new comes, nor what was put back for an urgent task, and loading an app takes no time. So a forecast is as good as the
+expected run times are; with a guess in it, `known` is False, and a guess upon a guess is no forecast.
 """
 
 from __future__ import annotations
@@ -12,11 +12,13 @@ from collections import Counter
 from collections.abc import Collection
 from dataclasses import dataclass, replace
 from enum import StrEnum
+from itertools import islice
 
 from celeray.scheduler.model import (
     Decisions,
     Isolation,
     Placement,
+    Preemption,
     Reason,
     ResourceRequest,
     Snapshot,
@@ -25,6 +27,7 @@ from celeray.scheduler.model import (
 from celeray.scheduler.placement.cycle import place
 from celeray.scheduler.placement.fair_share import expected_charge
 from celeray.scheduler.placement.order import order_key
+from celeray.scheduler.placement.preempting import URGENT
 from celeray.scheduler.placement.recording import CycleInput
 from celeray.scheduler.placement.virtual_cluster import VirtualCluster
 from celeray.scheduler.tenants import NOBODY
@@ -149,6 +152,8 @@ class _Simulation:
         for placement in decisions.placements:
             self._carry_out(self._tasks[placement.sequence], placement)
         self._cluster.evict(decisions.evictions)
+        for preemption in decisions.preemptions:
+            self._preempt(preemption)
         for key, count in decisions.overtaken.items():
             self._overtaken[key] = self._overtaken.get(key, 0) + count
         self._drop_hopeless(decisions)
@@ -156,8 +161,22 @@ class _Simulation:
         # What was kept for a task in a cycle that also placed others may be less in the next one.
         return settled or bool(decisions.placements and decisions.reserved)
 
+    def _preempt(self, preemption: Preemption) -> None:
+        """Runs end for an urgent task, which comes first from then on."""
+        self._cluster.preempt(preemption.executor_ids)
+        for executor_id in preemption.executor_ids:
+            self._known.pop(executor_id, None)
+        task = self._tasks[preemption.sequence]
+        self._tasks[task.sequence] = urgent = replace(task, first=True)
+        tasks = self._shapes[_shape(task)]
+        tasks.remove(task)
+        tasks.insert(0, urgent)
+
     def _heads(self, snapshot: Snapshot) -> list[WaitingTask]:
-        """As many of each shape as could find a place, and one more; of each priority that was overtaken the first."""
+        """As many of each shape as could find a place, and one more; of each priority that was overtaken the first.
+
+        Where runs may be ended for urgent tasks, the first of these too.
+        """
         starts = sum(node.starts_free for node in snapshot.nodes)
         ready = Counter(e.executor_class for e in snapshot.executors if e.idle or e.starting)
         heads: dict[int, WaitingTask] = {}
@@ -166,7 +185,9 @@ class _Simulation:
             firsts: dict[int, WaitingTask] = {}
             for task in tasks if self._overtaken else ():
                 firsts.setdefault(task.priority, task)
-            heads |= {task.sequence: task for task in firsts.values()}
+            among = tasks if self._policy.order.preempt else ()
+            urgent = (task for task in among if task.priority >= URGENT and not task.first)
+            heads |= {task.sequence: task for task in (*firsts.values(), *islice(urgent, 1))}
         return [self._as_overtaken(task) for task in heads.values()]
 
     def _as_overtaken(self, task: WaitingTask) -> WaitingTask:

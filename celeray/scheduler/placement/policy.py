@@ -22,6 +22,8 @@ class Order:
     """Keep room for the first task that has no place."""
     shortest_first: bool = True
     """Once room is kept for a task, the others of its and of each priority come in the order of their expected run."""
+    preempt: bool = False
+    """Runs that are preemptible may be ended for an urgent task that has no place."""
     unknown_run_ms: int = 3_600_000
     """How long a run is taken to last of which nothing is known."""
     tenant_weights_milli: tuple[tuple[str, int], ...] = ()

@@ -33,6 +33,7 @@ class VirtualCluster:
         """
         self._nodes = {node.node_id: node for node in snapshot.nodes}
         self._absent = snapshot.absent
+        self._preemptions = snapshot.preemptions
         self._executors = {executor.executor_id: executor for executor in snapshot.executors}
         self._booked = {
             executor.executor_id: starting_cpus.get(executor.executor_class, 0)
@@ -58,7 +59,8 @@ class VirtualCluster:
             _seen(executor, now_ms, ends_in_ms.get(executor.executor_id))
             for executor in self._executors.values()
         )
-        return Snapshot(tuple(self._nodes.values()), executors, self._absent)
+        nodes = tuple(self._nodes.values())
+        return Snapshot(nodes, executors, self._absent, preemptions=self._preemptions)
 
     def begin(self, task: WaitingTask, placement: Placement) -> str:
         """A placed task begins, in the idle executor that was chosen or in a fresh process. Returns the executor."""
@@ -98,6 +100,14 @@ class VirtualCluster:
         """Idle executors are told to end."""
         self._evicted += [self._executors.pop(executor_id) for executor_id in executor_ids]
 
+    def preempt(self, executor_ids: Iterable[str]) -> None:
+        """Busy executors are killed. What they ran goes back to the broker, which this does not know."""
+        for executor_id in executor_ids:
+            executor = self._executors.pop(executor_id)
+            self._fresh.discard(executor_id)
+            self._change_node(executor.node_id, cpus=executor.cpus_milli)
+            self._evicted.append(executor)
+
     def settle(self) -> bool:
         """What is under way is done: starting executors are up, and ended ones have given their room back.
 
@@ -116,11 +126,14 @@ class VirtualCluster:
         for executor in evicted:
             self._release(executor)
         came_back = self._reclaims and self._reclaim()
+        self._preemptions = ()
         return bool(fresh or starting or evicted or came_back)
 
     def end(self, executor_id: str, now_ms: int) -> None:
-        """The task that it runs is over."""
-        executor = self._executors[executor_id]
+        """The task that it runs is over, unless the executor was ended before."""
+        executor = self._executors.get(executor_id)
+        if executor is None:
+            return
         self._change_node(executor.node_id, cpus=executor.cpus_milli)
         if executor_id in self._fresh:
             self._fresh.remove(executor_id)

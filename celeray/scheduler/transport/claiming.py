@@ -17,7 +17,7 @@ logger = logging.getLogger(__name__)
 
 SKIPPED_MOST = 1000
 """Messages of a list that a claim usually looks past, within `claim_max_bytes`. Redis takes about 2 ms for so many."""
-_HEAD, _FIELDS = 5, 5
+_HEAD, _FIELDS = 6, 5
 """Items before the messages in the reply of claim.lua, and of each message."""
 
 
@@ -93,6 +93,8 @@ class Claimed:
     """Messages that were looked past."""
     cut: bool = False
     """A list was not looked through, since too many of it were looked past."""
+    behind: bool = False
+    """Something was taken behind what was looked past."""
     size: int = 0
     """Messages claimed, readable or not."""
     left_from: int = 0
@@ -111,6 +113,7 @@ def read_reply(reply: Sequence[Any], claim: Claim, book: LeaseBook) -> Claimed:
         parked=int(reply[0]),
         skipped=int(reply[1]),
         cut=bool(int(reply[4])),
+        behind=bool(int(reply[5])),
         size=(len(reply) - _HEAD) // _FIELDS,
         left_from=int(reply[2]),
         paused=frozenset(claim.queues[number - 1] for number in reply[3]),

@@ -10,7 +10,7 @@ import redis
 
 from celeray.scheduler.keys import Keys
 from celeray.scheduler.transport.lease import Lease
-from celeray.scheduler.transport.leases import LeaseBook, log_poison
+from celeray.scheduler.transport.leases import BACK, LeaseBook, log_poison
 from celeray.scheduler.transport.scripts import Argument, script
 
 logger = logging.getLogger(__name__)
@@ -77,12 +77,12 @@ def end_unleased(client: Any, keys: Keys, tag: str, ending: Ending, list_name: s
     logger.info("message %s %s", tag, ending.words)
 
 
-def give_back_changed(book: LeaseBook, lease: Lease, message: bytes) -> None:
-    """Put another version of a held message behind the others of its list, with the runs counted that have begun.
+def give_back_changed(book: LeaseBook, lease: Lease, message: bytes, *, push: str = BACK) -> None:
+    """Put another version of a held message on its list, with the runs counted that have begun.
 
     Where Redis does not answer, the message comes again as it was when its lease ends.
     """
-    args: list[Argument] = [lease.tag, lease.token, book.options.poison_after, message]
+    args: list[Argument] = [lease.tag, lease.token, book.options.poison_after, message, push]
     try:
         # The script compares how many runs have begun.
         book.flush()

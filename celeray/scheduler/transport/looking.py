@@ -35,12 +35,12 @@ class Looking:
         return self._deep if self.deep_at is not None and now >= self.deep_at else SKIPPED_MOST
 
     def looked(self, now: float, depth: int, *, skipped: int, cut: bool, found: bool) -> None:
-        """What a claim has seen.
+        """What a claim has seen that limited some classes. Of others nothing is learned: what is wanted stays wanted.
 
         Args:
             depth: what it was allowed.
             cut: that was not all.
-            found: it brought messages.
+            found: it brought messages from behind those that it looked past.
         """
         if skipped:
             self.looks_again_at = now + min(LOOK_PAUSE_MOST_S, skipped * LOOK_PAUSE_S)

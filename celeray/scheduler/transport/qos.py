@@ -119,6 +119,12 @@ class QoS(kombu_redis.QoS):
             self._quick_ack(tag)
         return back
 
+    def put_back(self, delivery_tag: str, message: bytes) -> None:
+        """Put another version of a message whose run has begun at the front of its list. It was delivered, it says."""
+        if (lease := self.leases.get(delivery_tag)) is not None:
+            give_back_changed(self.leases, lease, message, push=FRONT)
+        self._quick_ack(delivery_tag)
+
     def forget(self, delivery_tag: str) -> None:
         """The message was settled by other means."""
         self._quick_ack(delivery_tag)

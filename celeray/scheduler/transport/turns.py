@@ -147,13 +147,14 @@ class Turns:
         self._claimed.extend(claimed.messages)
         if claimed.left_from * len(self._claim.queues) < len(self._claim.lists):
             self._wire.ring(claimed.left_from)
-        self._looking.looked(
-            monotonic(),
-            self._claim.depth,
-            skipped=claimed.skipped,
-            cut=claimed.cut,
-            found=claimed.size > 0,
-        )
+        if self._claim.choice.limits:
+            self._looking.looked(
+                monotonic(),
+                self._claim.depth,
+                skipped=claimed.skipped,
+                cut=claimed.cut,
+                found=claimed.behind,
+            )
         if claimed.skipped:
             self._turn_again()
         self._channel.demand.note_paused(claimed.paused)

@@ -1,9 +1,10 @@
-"""A task's line in `celeray get tasks`."""
+"""A line in `celeray get tasks` and `celeray get tenants`."""
 
 from __future__ import annotations
 
 from celeray.cli.get import task_row
-from celeray.scheduler.status import OutOfMemoryRecord, TaskRecord
+from celeray.cli.get_tenants import GIB_HOUR, tenant_row
+from celeray.scheduler.status import OutOfMemoryRecord, TaskRecord, TenantStatus
 from tests.status_samples import NOW, record
 
 
@@ -19,3 +20,17 @@ def test_what_ran_out_of_memory_shows_what_it_asks_now_and_how_often_it_did() ->
     assert (
         shown(record(gpus=2, vram_mib=None, raised_mib=36864, out_of_memory=ran_out[:1])) == "2x36.0 (1 OOM)"
     )
+
+
+def test_a_tenants_line() -> None:
+    found = TenantStatus(
+        tenant="a",
+        weight=3,
+        waiting=2,
+        running=1,
+        used_mib_s=GIB_HOUR / 2,
+        share=0.25,
+        total_mib_s=10 * GIB_HOUR,
+    )
+    assert tenant_row(found) == ("a", "3", "2", "1", "0.50", "25%", "10.00")
+    assert tenant_row(TenantStatus(tenant="", weight=1)) == ("(none)", "1", "0", "0", "0.00", "-", "0.00")

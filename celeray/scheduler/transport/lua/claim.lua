@@ -7,9 +7,10 @@
 --       14 messages more than that, of 15 the first so many levels only, 16 how many messages of a list may be skipped,
 --       the queues of a level's lists, then for each limited class: its name, how many more of it may be taken, and the
 --       level (from 0) from which on that holds.
--- Returns: {parked, skipped, the first level (from 0) in which something may be left, {numbers of paused queues}, 1 where
---           a list was not looked through since too many of it were skipped else 0, then for each message: index in
---           KEYS, tag, token, runs begun before or '' where it was never delivered, message}.
+-- Returns: {parked, skipped, the first level (from 0) in which something may be left, {numbers of paused queues},
+--           whether a list was not looked through since too many of it were skipped, whether any was taken behind
+--           skipped ones (0 or 1), then for each message: index in KEYS, tag, token, runs begun before or '' where it
+--           was never delivered, message}.
 local book, fence_key = bookkeeping(ARGV), ARGV[7]
 local most, bytes, owner, lease_s = tonumber(ARGV[8]), tonumber(ARGV[9]), ARGV[10], ARGV[11]
 local width, turns = tonumber(ARGV[12]), ARGV[13] == '1'
@@ -25,7 +26,7 @@ local TAKEN = 'celeray: taken'
 
 local at, fence = server_time(), nil
 local lists, paused_key = #KEYS - 1, KEYS[#KEYS]
-local reply, claimed, size, parked, skipped = { 0, 0, 0, {}, 0 }, 0, 0, 0, 0
+local reply, claimed, size, parked, skipped = { 0, 0, 0, {}, 0, 0 }, 0, 0, 0, 0
 
 -- By slot in a level, from 0.
 local paused = {}
@@ -142,6 +143,7 @@ local function hold(index, raw, tag, exchange, routing_key)
   redis.call('ZADD', book.index, stamp(at), tag)
   redis.call('HSET', book.leases, tag, token .. '\n' .. lease_s .. '\n' .. KEYS[index])
   redis.call('ZADD', book.deadlines, stamp(at + tonumber(lease_s)), tag)
+  if skips[index] then reply[6] = 1 end
   remove(index)
   local begun = redis.call('HGET', book.begun, tag) or ''
   for _, value in ipairs({ index, tag, token, begun, raw }) do reply[#reply + 1] = value end

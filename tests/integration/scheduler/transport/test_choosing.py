@@ -57,7 +57,8 @@ def test_a_class_without_room_is_looked_past(side: Any, broker: Broker) -> None:
 
 
 def test_a_class_is_taken_as_far_as_there_is_room(side: Any, broker: Broker) -> None:
-    producer, book = side(), side().channel.leases
+    producer, consumer = side(), side()
+    book = consumer.channel.leases
     publish(producer, 1, 2, 3, of="big")
     publish(producer, 4, of="small")
     one = Claim(("q",), (f"q{SEPARATOR}5",), 10, choice=Choice(limits={"big": Limit(2, 0)}))
@@ -65,38 +66,43 @@ def test_a_class_is_taken_as_far_as_there_is_room(side: Any, broker: Broker) -> 
     assert [payload["headers"]["n"] for payload, _ in found.messages] == [1, 2, 4]
     assert (found.skipped, found.left_from) == (1, 1)
     assert broker.headers(f"q{SEPARATOR}5") == [3]
+    broker.client.delete(f"q{SEPARATOR}5")
+    _behind_thousands(broker, book, consumer)
 
 
-def test_a_class_behind_thousands_of_another_is_found(side: Any, broker: Broker) -> None:
-    producer, consumer = side(), side()
-    template = json.loads(_raw(producer, broker))
+def _behind_thousands(broker: Broker, book: Any, consumer: Any) -> None:
+    """As far as a claim may look past what has no room."""
     order = [*["big"] * 2_500, "small", "big", "small", "small", *["big"] * 20]
-    raws = []
-    for n, of in enumerate(order):
-        template["headers"], template["properties"]["delivery_tag"] = {"n": n, HEADER: of}, f"t{n}"
-        raws.append(json.dumps(template))
-    broker.client.lpush(f"q{SEPARATOR}5", *raws)
-    book = consumer.channel.leases
+    broker.client.lpush(f"q{SEPARATOR}5", *(_raw(n, of) for n, of in enumerate(order)))
 
-    def claimed(depth: int) -> tuple[list[int], bool]:
+    def claimed(depth: int) -> tuple[list[int], bool, bool]:
         one = Claim(("q",), (f"q{SEPARATOR}5",), 10, choice=no_more("big"), depth=depth)
         found = read_reply(script("claim")(broker.client, one.keys(book), one.arguments(book)), one, book)
-        return [payload["headers"]["n"] for payload, _ in found.messages], found.cut
+        return [payload["headers"]["n"] for payload, _ in found.messages], found.cut, found.behind
 
-    assert claimed(SKIPPED_MOST) == ([], True)
-    assert claimed(2_502) == ([2_500, 2_502, 2_503], True)
+    assert claimed(SKIPPED_MOST) == ([], True, False)
+    assert claimed(2_502) == ([2_500, 2_502, 2_503], True, True)
     assert broker.headers(f"q{SEPARATOR}5") == [n for n, of in enumerate(order) if of == "big"]
-    assert claimed(4_000) == ([], False)
-    broker.client.lpush(f"q{SEPARATOR}5", json.dumps(template | {"headers": {"n": 9_999, HEADER: "small"}}))
+    assert claimed(4_000) == ([], False, False)
+    broker.client.lpush(f"q{SEPARATOR}5", _raw(9_999, "small"))
     consumer.channel.demand.choose(no_more("big"))
     consumer.consume(prefetch=10)
     settled(consumer, lambda: numbers(consumer) == [9_999])
 
 
-def _raw(producer: Any, broker: Broker) -> str:
-    """A message as it lies on its list, which is empty then."""
-    publish(producer, 0)
-    return str(broker.client.rpop(f"q{SEPARATOR}5").decode())
+def _raw(n: int, of: str) -> str:
+    """A message as it lies on its list."""
+    info = {"exchange": "", "routing_key": "q"}
+    properties = {"delivery_tag": f"tag-{n}", "delivery_info": info, "priority": 5, "body_encoding": "base64"}
+    return json.dumps(
+        {
+            "body": "e30=",
+            "content-encoding": "utf-8",
+            "content-type": "application/json",
+            "headers": {"n": n, HEADER: of},
+            "properties": properties,
+        }
+    )
 
 
 def test_a_limit_does_not_concern_what_is_more_urgent(side: Any, broker: Broker) -> None:

@@ -14,7 +14,7 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, rule, run_stat
 
 from celeray.scheduler.keys import Keys
 from celeray.scheduler.message_class import HEADER
-from celeray.scheduler.transport.claiming import Choice, Claim, Limit, read_reply
+from celeray.scheduler.transport.claiming import SKIPPED_MOST, Choice, Claim, Limit, read_reply
 from celeray.scheduler.transport.lease import Lease
 from celeray.scheduler.transport.leases import LeaseBook
 from celeray.scheduler.transport.options import LeaseOptions
@@ -69,29 +69,34 @@ class Choosing(RuleBasedStateMachine):
             self.client.hset(self.keys.paused(), queue, "{}")
         self.paused ^= {queue}
 
-    def expected(self, most: int, choice: Choice) -> list[tuple[str, str, str]]:
+    def expected(self, most: int, choice: Choice, depth: int) -> list[tuple[str, str, str]]:
         """Tag, class and list of what a claim takes: all lists of a level, then those of the next."""
         room = {name: limit.room for name, limit in choice.limits.items()}
         taken: list[tuple[str, str, str]] = []
         for key in LISTS:
             level = LISTS.index(key) // len(QUEUES)
             allowed = most + choice.over if level < choice.urgent_levels else most
+            skipped = 0
             for tag, name in () if key[0] in self.paused else self.lists[key]:
+                if skipped >= depth:
+                    break
                 limit = choice.limits.get(name)
                 fits = limit is None or level < limit.level or room[name] > 0
                 if len(taken) < allowed and fits:
                     taken.append((tag, name, key))
                     if limit is not None:
                         room[name] -= 1
+                elif len(taken) < allowed:
+                    skipped += 1
         return taken
 
-    @rule(most=st.integers(0, 4), choice=CHOICES)
-    def claim(self, most: int, choice: Choice) -> None:
-        claim = Claim(QUEUES, LISTS, most, False, choice)
+    @rule(most=st.integers(0, 4), choice=CHOICES, depth=st.sampled_from([1, 2, SKIPPED_MOST]))
+    def claim(self, most: int, choice: Choice, depth: int) -> None:
+        claim = Claim(QUEUES, LISTS, most, False, choice, depth)
         found = read_reply(
             script("claim")(self.client, claim.keys(self.book), claim.arguments(self.book)), claim, self.book
         )
-        expected = self.expected(most, choice)
+        expected = self.expected(most, choice, depth)
         assert [payload.lease.tag for payload, _ in found.messages] == [tag for tag, _, _ in expected]
         assert found.paused == self.paused
         for (payload, queue), (tag, name, key) in zip(found.messages, expected, strict=True):

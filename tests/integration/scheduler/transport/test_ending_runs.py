@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import json
 from typing import Any
+from unittest.mock import Mock
 
 import msgpack
 import pytest
 import redis
 
 from celeray.scheduler.keys import Keys
+from celeray.scheduler.moving import put_back
+from celeray.scheduler.preempted import HEADER, PutBack, put_back_of
 from celeray.scheduler.transport.ending import Ending, end_unleased
 from tests.integration.scheduler.letters.conftest import hold_of
 from tests.integration.scheduler.transport.conftest import Broker
@@ -175,3 +178,53 @@ def test_where_redis_does_not_answer_a_requeued_message_comes_again(
     expire(broker)
     assert other.channel.restore_expired().restored == 1
     assert other.get() is not None
+
+
+def test_a_message_that_was_put_back_is_the_next_one_uncounted_and_tells_of_it(
+    side: Any, broker: Broker
+) -> None:
+    holder, other = hold(side, 2), side()
+    message = holder.got[0]
+    tag = message.properties["delivery_tag"]
+    holder.channel.qos.begun(message.delivery_tag)
+    holder.channel.qos.flush()
+    assert broker.client.hgetall("celeray:begun") == {tag.encode(): b"1"}
+
+    holder.channel.qos.begun_in_vain(message.delivery_tag)
+    holder.got[1].reject(requeue=True)
+    put_back(Mock(message=message), PutBack(1.0, "urgent"))
+
+    assert broker.client.hget("celeray:begun", tag) == b"0", "delivered, and no begun run counts"
+    back = other.get()
+    assert back.properties["delivery_tag"] == tag, "in front of the others"
+    assert put_back_of(back.headers) == PutBack(1.0, "urgent")
+    assert back.properties["delivery_info"]["redelivered"], "so the next run asks what this one has left"
+    assert {**back.headers, HEADER: None, "redelivered": None} == {
+        **message.headers,
+        HEADER: None,
+        "redelivered": None,
+    }
+
+
+def test_a_message_whose_begin_was_not_told_yet_is_put_back_as_one_that_was_delivered(
+    side: Any, broker: Broker
+) -> None:
+    holder = hold(side)
+    message = holder.got[0]
+    # Both in one turn of the loop: Redis hears of neither.
+    holder.channel.leases.note_begun(message.delivery_tag)
+    holder.channel.leases.note_in_vain(message.delivery_tag)
+    put_back(Mock(message=message), PutBack(1.0, "urgent"))
+
+    assert broker.client.hgetall("celeray:begun") == {message.properties["delivery_tag"].encode(): b"0"}
+
+
+def test_what_is_somebody_elses_is_not_put_back(side: Any, broker: Broker) -> None:
+    holder = hold(side)
+    message = holder.got[0]
+    expire(broker)
+    assert side().channel.restore_expired().restored == 1
+    before = broker.client.lrange("q", 0, -1)
+    put_back(Mock(message=message), PutBack(1.0, "urgent"))
+
+    assert broker.client.lrange("q", 0, -1) == before

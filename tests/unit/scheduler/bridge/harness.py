@@ -20,6 +20,7 @@ from celeray.scheduler.clock import ManualClock
 from celeray.scheduler.cluster import AppSpec
 from celeray.scheduler.errors import NeverFitsError, RequirementError
 from celeray.scheduler.model import ResourceRequest, WaitingTask
+from celeray.scheduler.preempted import PutBack
 from celeray.scheduler.settings import Settings
 from celeray.scheduler.status import TaskState
 
@@ -80,6 +81,9 @@ class NotedPort:
     def give_back_with(self, others: Sequence[RunPort]) -> None:
         for message in (self, *others):
             message.give_back()
+
+    def put_back(self, mark: PutBack) -> None:
+        self.told.append(("put_back", mark.for_task))
 
     def lease_lost(self) -> None:
         self.told.append(("lease_lost",))
@@ -150,6 +154,7 @@ class Harness:
         hard: float | None = None,
         batchable: bool = False,
         tenant: str | None = None,
+        preemptible: bool = False,
     ) -> Run:
         """A message arrives. It is placed in the next step."""
         self._sequence += 1
@@ -177,6 +182,7 @@ class Harness:
             soft_limit_s=soft,
             hard_limit_s=hard,
             batchable=batchable,
+            preemptible=preemptible,
         )
         self.dispatcher.submit(run)
         return run

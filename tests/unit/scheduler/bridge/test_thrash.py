@@ -13,9 +13,12 @@ START_S = 4.0
 RUN_S = 1.0
 
 
-def starts_of_turns(bridge: Harness, runs: int) -> int:
+def starts_of_turns(bridge: Harness, runs: int, *, tenants: bool = False) -> int:
     """How many executors are started for that many runs of two models, which come in turns."""
-    waiting: list[Run] = [bridge.submit(f"model.{'ab'[n % 2]}", gib=20) for n in range(runs)]
+    waiting: list[Run] = [
+        bridge.submit(f"model.{model}", gib=20, tenant=model if tenants else None)
+        for model in ("ab"[n % 2] for n in range(runs))
+    ]
     known: set[str] = set()
     for _ in range(100 * runs):
         bridge.step()
@@ -43,3 +46,7 @@ def test_models_that_do_not_fit_together_are_not_loaded_in_turns(min_stay: float
     assert started <= most
     if not min_stay:
         assert started > 30, "the test bites: each task ends the other's executor"
+
+
+def test_tenants_take_turns_no_faster_than_models_are_worth_loading() -> None:
+    assert starts_of_turns(Harness(executor_min_stay=3.0), runs=60, tenants=True) <= 8

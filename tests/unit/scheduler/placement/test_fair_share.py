@@ -285,3 +285,12 @@ def test_a_placement_is_what_a_cycle_with_tenants_yields() -> None:
     waiting = [replace(task(n, gpu(8), executor_class="x"), tenant=name) for n, name in ((1, "a"), (2, "b"))]
     decisions = place(waiting, replace(cluster, tenants={"a": 5}), Policy())
     assert decisions.placements[0] == Placement("t2", "n", ("d",), 8 * 1024, "e1", 2)
+
+
+def test_a_task_for_which_runs_were_ended_has_its_turn_whatever_its_tenant_has_used() -> None:
+    waiting = [
+        replace(task(1, gpu(8), 9), tenant="greedy", first=True),
+        replace(task(2, gpu(8), 9), tenant="modest"),
+    ]
+    shares = FairShare(waiting, Snapshot((), tenants={"greedy": 10**9}), Order())
+    assert [one.sequence for one in shares] == [1, 2]

@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from celeray.scheduler.model import Isolation, Reason, ResourceRequest, Snapshot, WaitingTask, WarmExecutor
-from celeray.scheduler.placement import CycleInput, Policy, place
+from celeray.scheduler.placement import CycleInput, Order, Policy, place
 from celeray.scheduler.placement.forecasting import Forecast, NoForecast, forecast
 
 from .clusters import GIB, device, gpu, node, snapshot, task, warm
@@ -163,3 +163,36 @@ def test_every_task_has_a_start_or_a_cause_and_the_reason_of_its_first_cycle(
         assert one.reason is (None if sequence in placed else decided.waiting[sequence])
         if sequence in placed and one.starts_in_ms is None:
             raise AssertionError("what the first cycle places begins")
+
+
+class TestPreemption:
+    """What is ended for an urgent task makes its room at once, and does not come back."""
+
+    policy = Policy(order=Order(preempt=True))
+    cluster = replace(
+        busy(60_000),
+        executors=(replace(whole(0, "d0", 60_000), preemptible=True, priority=5, ran_ms=1_000),),
+    )
+
+    def of(self, found: WaitingTask, *others: WaitingTask) -> Forecast:
+        cycle = CycleInput((found, *others), self.cluster, self.policy)
+        return forecast(cycle, {found.sequence})[found.sequence]
+
+    def test_an_urgent_task_starts_now(self) -> None:
+        found = self.of(task(1, gpu(None), 9))
+        assert (found.starts_in_ms, found.known, found.reason) == (0, True, Reason.RECLAIMING)
+
+    def test_even_beside_one_that_has_grown_old(self) -> None:
+        old = replace(task(2, gpu(None), 1), arrived_ms=-100_000_000)
+        assert self.of(task(1, gpu(None), 9), old).starts_in_ms == 0
+
+    def test_others_wait_for_the_end(self) -> None:
+        assert self.of(task(1, gpu(None), 8)).starts_in_ms == 60_000
+
+    def test_what_comes_behind_the_urgent_one_waits_for_that(self) -> None:
+        urgent = lasting(task(1, gpu(None), 9), 4_000)
+        assert self.of(task(2, gpu(None), 5), urgent).starts_in_ms == 4_000
+
+    def test_nor_many_of_its_like(self) -> None:
+        old = [replace(task(n, gpu(None), 1), arrived_ms=-100_000_000) for n in range(2, 20)]
+        assert self.of(task(1, gpu(None), 9), *old).starts_in_ms == 0

@@ -1,0 +1,63 @@
+"""Runs that are ended, and put back, so that an urgent task gets their room.
+
+The order matters: the process is dead before its message goes back, or two runs of it could go on at once. So the
+decision kills the executor, and its end, which the cluster tells once the process was seen dead, puts the message
+back. A run that comes back in between is done, and its message acknowledged: nothing is lost, and nothing runs twice.
+"""
+
+from __future__ import annotations
+
+import logging
+
+from celeray.scheduler.bridge.fleet import Fleet
+from celeray.scheduler.bridge.run import Run
+from celeray.scheduler.bridge.runs import Runs
+from celeray.scheduler.model import Preemption
+from celeray.scheduler.states import RunState
+
+logger = logging.getLogger(__name__)
+
+
+class Preemptions:
+    """Of one bridge. Belongs to the consumer thread."""
+
+    def __init__(self, fleet: Fleet, runs: Runs) -> None:
+        self._fleet = fleet
+        self._runs = runs
+        self._made: dict[int, tuple[Run, Preemption]] = {}
+        """Whose room is not back yet, by the urgent run's number."""
+
+    def pending(self) -> tuple[Preemption, ...]:
+        """Those whose room comes back for a task that still waits for it."""
+        self._made = {
+            number: (urgent, made)
+            for number, (urgent, made) in self._made.items()
+            if urgent.state is RunState.WAITING and any(map(self._fleet.executors.get, made.executor_ids))
+        }
+        return tuple(made for _, made in self._made.values())
+
+    def carry_out(self, decided: Preemption, urgent: Run) -> None:
+        """Kill the executors. What they run is put back when they are gone, and the urgent run comes first then."""
+        for executor_id in decided.executor_ids:
+            executor = self._fleet.executors.get(executor_id)
+            if executor is None:
+                continue
+            for run_id in executor.run_ids:
+                if (run := self._runs.running.get(run_id)) is not None:
+                    self._runs.is_to_end(run, urgent.task_id)
+            executor.fate = f"ended for {urgent.task_id}"
+            self._fleet.stop(executor, force=True)
+        self._runs.comes_first(urgent)
+        self._made[urgent.run_id] = (urgent, decided)
+
+    def put_back(self, run: Run, executor_id: str) -> None:
+        """The process of a run that was ended for an urgent one is gone."""
+        logger.info(
+            "%s[%s] of priority %d is put back for the urgent %s: executor %s was ended",
+            run.name,
+            run.task_id,
+            run.task.priority,
+            run.ended_for,
+            executor_id,
+        )
+        self._runs.put_back(run)
