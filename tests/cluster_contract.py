@@ -6,6 +6,8 @@ from celeray.scheduler.cluster import (
     EndCause,
     ExecutorEnded,
     ExecutorStarted,
+    NodeAsk,
+    NodeGranted,
     NodeRead,
     RunEnded,
     RunReturned,
@@ -83,6 +85,28 @@ class ClusterContract:
         live.cluster.read_node(node)
         reading = live.wait(NodeRead, lambda e: e.reading.node_id == node, after).reading
         assert set(devices) <= {device.uuid for device in reading.devices}
+
+    def test_devices_that_are_given_back_are_there_for_an_ask_and_can_be_taken_back(
+        self, live: LiveCluster, place: Place
+    ) -> None:
+        node, devices = place
+        after = len(live.events)
+        asks = [NodeAsk("a1", {"GPU": 1.0})]
+        live.cluster.scale(asks, {node})
+        assert live.wait(NodeGranted, after=after).node_id == node
+        live.cluster.scale(asks, {node})
+        taken_back = len(live.events)
+        live.cluster.scale(asks, ())
+
+        def is_leased(event: NodeRead) -> bool:
+            reading = event.reading
+            return reading.node_id == node and set(devices) <= {device.uuid for device in reading.devices}
+
+        live.cluster.read_node(node)
+        live.wait(NodeRead, is_leased, taken_back)
+        assert [event.ask_id for event in live.events if isinstance(event, NodeGranted)] == ["a1"]
+        live.cluster.scale((), ())
+        live.start(live.spec(node, *devices))
 
     @staticmethod
     def _kinds(live: LiveCluster, executor_id: str) -> list[type]:

@@ -4,18 +4,15 @@ from __future__ import annotations
 
 from typing import Any
 
+from celeray.scheduler.counters import Counters, FinishedCount, TaskCount, TaskHistogram
 from celeray.scheduler.model import Health, Reason
 from celeray.scheduler.states import ExecutorState
 from celeray.scheduler.status import (
     BridgeQueue,
     BridgeStatus,
-    Counters,
     DeviceStatus,
     ExecutorStatus,
-    FinishedCount,
     NodeStatus,
-    TaskCount,
-    TaskHistogram,
     TaskRecord,
     TaskState,
 )

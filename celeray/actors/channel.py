@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from multiprocessing.connection import Connection
 from typing import Any
 
-from celeray.scheduler.cluster import ExecutorSpec
+from celeray.scheduler.cluster import ExecutorSpec, NodeAsk
 
 PICKLE_PROTOCOL = 5
 
@@ -68,6 +68,14 @@ class Forgive:
 
 
 @dataclass(frozen=True, slots=True)
+class Scale:
+    """The nodes that are wanted from the autoscaler, and those that are given back; replaces what was said before."""
+
+    asks: tuple[NodeAsk, ...]
+    released: frozenset[str]
+
+
+@dataclass(frozen=True, slots=True)
 class KeepAlive:
     """The bridge has renewed its leases: its executors may go on."""
 
@@ -83,7 +91,7 @@ class Stop:
     timeout_s: float
 
 
-Command = StartExecutor | Run | StopExecutor | SignalExecutor | ReadNode | Forgive | KeepAlive | Stop
+Command = StartExecutor | Run | StopExecutor | SignalExecutor | ReadNode | Forgive | Scale | KeepAlive | Stop
 
 
 def encode(values: Sequence[Any]) -> bytes:

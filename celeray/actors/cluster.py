@@ -11,6 +11,7 @@ import logging
 import os
 import random
 import time
+from collections.abc import Collection, Sequence
 from threading import Event, Lock, Thread
 
 from celeray.actors.channel import (
@@ -20,6 +21,7 @@ from celeray.actors.channel import (
     KeepAlive,
     ReadNode,
     Run,
+    Scale,
     SignalExecutor,
     StartExecutor,
     Stop,
@@ -33,6 +35,7 @@ from celeray.scheduler.cluster import (
     ClusterUp,
     ExecutorSpec,
     Listener,
+    NodeAsk,
     RunSpec,
 )
 from celeray.scheduler.settings import Settings
@@ -111,6 +114,9 @@ class RayCluster:
 
     def forgive(self, node_id: str, uuid: str, up_to: float) -> None:
         self._put(Forgive(node_id, uuid, up_to))
+
+    def scale(self, asks: Sequence[NodeAsk], released: Collection[str]) -> None:
+        self._put(Scale(tuple(asks), frozenset(released)))
 
     def read_node(self, node_id: str) -> None:
         self._put(ReadNode(node_id))

@@ -24,6 +24,7 @@ from celeray.actors.channel import (
     KeepAlive,
     ReadNode,
     Run,
+    Scale,
     SignalExecutor,
     StartExecutor,
     Stop,
@@ -54,16 +55,19 @@ class Driver:
     def __init__(self, connection: Connection, port: EventPort, config: DriverConfig) -> None:
         # Only now: these import Ray, which must find its environment prepared.
         from celeray.actors.executors import Executors
+        from celeray.actors.node_asks import NodeAsks
         from celeray.actors.nodes import Nodes
 
         self._connection = connection
         self._port = port
         self._stopping = Event()
+        self._asks = NodeAsks(port)
         self._nodes: Nodes = Nodes(
             port,
             config.simulate_gpus,
             reading_interval_s=config.reading_interval_s,
             canary_interval_s=config.canary_interval_s,
+            asking=self._asks.pending,
         )
         self._executors: Executors = Executors(port, self._nodes)
         self._heartbeat = Heartbeat(config.bridge_id)
@@ -114,6 +118,9 @@ class Driver:
                 self._nodes.read_now(node_id)
             case Forgive(node_id, uuid, up_to):
                 self._nodes.forgive(node_id, uuid, up_to)
+            case Scale(asks, released):
+                self._asks.want(asks)
+                self._nodes.give_back(released)
             case KeepAlive(sent_at, lease_s):
                 self._heartbeat.renewed(Renewal(sent_at, lease_s))
                 self._beat()
@@ -123,6 +130,8 @@ class Driver:
 
         try:
             while not self._stopping.wait(TICK_S):
+                # First: what an ask has is removed there, and the leases of the node that came can have it.
+                self._asks.step()
                 self._nodes.tick()
                 self._executors.check()
                 self._beat()

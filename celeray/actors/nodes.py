@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import time
+from collections.abc import Callable
 from concurrent.futures import Future
 from dataclasses import dataclass
 from functools import partial
@@ -30,6 +31,10 @@ AGENT_RETRY_S = 5.0
 READ_TIMEOUT_S = 10.0
 """After this a reading that did not come back is given up, and the agent is looked up again."""
 
+ASKS_FIRST_S = 2.0
+"""So long a new node is left to what waits for one. Ray tries a waiting group every second at least
+(`gcs_create_placement_group_retry_max_interval_ms`), and at once when a node comes."""
+
 logger = logging.getLogger(__name__)
 
 _agent_class = ray.remote(NodeAgent)
@@ -43,6 +48,8 @@ class Node:
     info: dict[str, Any]
     """Ray's own entry of the node."""
     lease: NodeLease
+    seen_at: float = 0.0
+    """When Ray first listed it."""
     agent: Any = None
     asked_at: float | None = None
     """When the reading that is under way was asked for."""
@@ -55,6 +62,16 @@ class Node:
     failing: bool = False
     find_agent_at: float = 0.0
     """Not before this the agent is looked up, or made, again."""
+    given_back: bool = False
+    """Its devices were given back, so that the autoscaler may take it away."""
+
+    def give_back(self) -> None:
+        """End all that keeps it busy for Ray. That is the agent too: Ray counts a node with any actor as busy."""
+        self.lease.release()
+        self.given_back, self.answered, self.asked_at = True, False, None
+        if self.agent is not None:
+            ray.kill(self.agent)
+            self.agent = None
 
     def failed(self, reason: str, *, find_again_at: float | None) -> None:
         """Note that a reading failed; said once in a row. None: the agent stays, it is only cut off."""
@@ -75,13 +92,20 @@ class Nodes:
         *,
         reading_interval_s: float,
         canary_interval_s: float = 0.0,
+        asking: Callable[[], bool] = lambda: False,
     ) -> None:
+        """
+        Args:
+            asking: whether a node is asked for that has not come.
+        """
         self._port = port
+        self._asking = asking
         self._canary_interval_s = canary_interval_s
         self._simulate_gpus = simulate_gpus
         self._interval_s = reading_interval_s
         self._nodes: dict[str, Node] = {}
         self._lock = Lock()
+        self._released: frozenset[str] = frozenset()
         self._listed_at = 0.0
         self.answered_at = time.monotonic()
         """When Ray last answered; the watchdog compares."""
@@ -93,11 +117,26 @@ class Nodes:
             self._list(now)
         self.answered_at = time.monotonic()
         for node in list(self._nodes.values()):
-            if not node.lease.held:
+            if self._is_given_back(node):
+                continue
+            if not node.lease.held and (now - node.seen_at >= ASKS_FIRST_S or not self._asking()):
                 node.lease.step(now)
             self._read_when_due(node, now)
             if not node.answered and now - node.reported_at >= self._interval_s:
                 self._report_unread(node, now)
+
+    def give_back(self, released: frozenset[str]) -> None:
+        """The nodes that are not leased and not read from the next tick on; the others are."""
+        self._released = released
+
+    def _is_given_back(self, node: Node) -> bool:
+        if node.node_id not in self._released:
+            node.given_back = False
+        elif not node.given_back:
+            logger.info("node %s is given back", node.node_id)
+            with self._lock:
+                node.give_back()
+        return node.given_back
 
     def read_now(self, node_id: str) -> None:
         """Ask for a reading besides the periodic ones."""
@@ -146,7 +185,7 @@ class Nodes:
         self._listed_at = now
         for node_id in self._nodes.keys() - alive.keys():
             self._lose(self._nodes[node_id])
-        nodes = {node_id: self._nodes.get(node_id) or _new_node(info) for node_id, info in alive.items()}
+        nodes = {node_id: self._nodes.get(node_id) or _new_node(info, now) for node_id, info in alive.items()}
         for node_id, node in nodes.items():
             node.info = alive[node_id]
         self._nodes = nodes
@@ -195,13 +234,15 @@ class Nodes:
     def _on_read(self, node: Node, requested_at: float, future: Future[AgentReading]) -> None:
         if node.asked_at == requested_at:
             node.asked_at = None
+        if node.given_back:
+            return
         if (error := future.exception()) is not None:
             cut_off = isinstance(error, ActorUnavailableError)
             node.failed(describe(error), find_again_at=None if cut_off else requested_at + AGENT_RETRY_S)
             return
         reading = future.result()
         with self._lock:
-            if self._nodes.get(node.node_id) is node:
+            if self._nodes.get(node.node_id) is node and not node.given_back:
                 node.holds_folder, node.answered, node.failing = reading.holds_folder, True, False
                 node.reported = True
                 self._port.emit(NodeRead(compose(node, reading, requested_at)))
@@ -236,6 +277,6 @@ def compose(node: Node, reading: AgentReading | None, requested_at: float) -> No
     )
 
 
-def _new_node(info: dict[str, Any]) -> Node:
+def _new_node(info: dict[str, Any], now: float) -> Node:
     gpus = int(info["Resources"].get("GPU", 0))
-    return Node(info["NodeID"], info, NodeLease(info["NodeID"], gpus))
+    return Node(info["NodeID"], info, NodeLease(info["NodeID"], gpus), now)

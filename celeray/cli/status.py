@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable
 from typing import Any, TypeVar
 
@@ -11,6 +12,7 @@ from celeray.cli.lazy import EXIT_FAILED
 from celeray.cli.options import app_option, config_option, open_place, output_option
 from celeray.cli.render import gib, paused_text, print_json, seconds, styled
 from celeray.cli.sources import RedisSource, RestSource, Source, read_token
+from celeray.scheduler.elastic.overview import ElasticStatus
 from celeray.scheduler.status import BridgeSummary, ClusterStatus, KeeperSummary
 
 DEFAULT_URL = "http://127.0.0.1:8000"
@@ -83,12 +85,21 @@ def lines(found: ClusterStatus) -> list[str]:
         f"devices   {found.devices_healthy} of {found.devices} healthy on {found.nodes} node(s), "
         f"{found.executors} executor(s)",
         f"VRAM      {gib(found.vram_schedulable_mib)} of {gib(found.vram_total_mib)} GiB schedulable",
+        *(_elastic(item, time.time()) for item in found.elastic),
         *(_bridge(item) for item in found.bridges),
         *(_keeper(item) for item in found.keepers),
         *(f"paused    {name} {paused_text(pause)}" for name, pause in found.paused.items()),
         *(f"drained   {name} {paused_text(drain)}" for name, drain in found.drained.items()),
     ]
     return shown + [f"problem   {text}" for text in found.problems]
+
+
+def _elastic(item: ElasticStatus, now: float) -> str:
+    since = "" if item.asked_since is None else f" (the first {seconds(now - item.asked_since)} ago)"
+    return (
+        f"elastic   {item.type}: {item.there} there of at most {item.max}, {item.asked} asked for{since}, "
+        f"{item.leaving} leaving, {item.released} given back"
+    )
 
 
 def _bridge(item: BridgeSummary) -> str:

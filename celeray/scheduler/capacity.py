@@ -56,6 +56,12 @@ class NodeCapacity:
         )
         return cls(reading.cpus_milli, reading.memory_mib, dict(reading.labels), devices)
 
+    @classmethod
+    def of_state(cls, node: NodeState) -> NodeCapacity:
+        """From a node with nothing on it."""
+        devices = tuple(DeviceCapacity(item.gpu_type, item.schedulable_mib) for item in node.devices)
+        return cls(node.cpus_milli, node.memory_mib, dict(node.labels), devices)
+
 
 @dataclass(frozen=True, slots=True)
 class ClusterCapacity:

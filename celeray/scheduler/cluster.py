@@ -9,7 +9,7 @@ executor and every run of before is gone, whether or not an event said so.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Any, NamedTuple, Protocol
@@ -76,6 +76,18 @@ class RunSpec(NamedTuple):
 
 
 @dataclass(frozen=True, slots=True)
+class NodeAsk:
+    """A node that is wanted from the cluster's autoscaler."""
+
+    ask_id: str
+    """Unique in one bridge."""
+    bundle: Mapping[str, float]
+    """What only such a node has, in Ray's names of resources."""
+    labels: Mapping[str, str] = field(default_factory=dict)
+    """Labels that it has to have."""
+
+
+@dataclass(frozen=True, slots=True)
 class ClusterUp:
     """The cluster answers. Nodes follow as readings."""
 
@@ -98,6 +110,14 @@ class NodeRead:
 class NodeLost:
     """The node is gone or no longer leased. `ExecutorEnded` of its executors comes by itself."""
 
+    node_id: str
+
+
+@dataclass(frozen=True, slots=True)
+class NodeGranted:
+    """What an ask wants is there, on a node that came for it or on one that was free. The ask is over."""
+
+    ask_id: str
     node_id: str
 
 
@@ -197,6 +217,7 @@ ClusterEvent = (
     | ClusterDown
     | NodeRead
     | NodeLost
+    | NodeGranted
     | ExecutorStarted
     | ExecutorEnded
     | RunStarted
@@ -250,6 +271,16 @@ class Cluster(Protocol):
 
         Args:
             up_to: a `DeviceReading.marked_at`, so by the node's own clock.
+        """
+        ...
+
+    def scale(self, asks: Sequence[NodeAsk], released: Collection[str]) -> None:
+        """Ask the autoscaler for nodes, and give others back. Each call replaces what the one before said.
+
+        Args:
+            asks: a `NodeGranted` follows once for each, unless a later call leaves it out before.
+            released: ids of nodes whose devices are given back, and which are not read or leased until they are left
+                out. Nothing of this bridge may run there. A `NodeLost` follows when one is gone.
         """
         ...
 

@@ -39,6 +39,8 @@ class Ledger:
         self._headroom_mib = headroom_mib
         self._reading_max_age_s = reading_max_age_s
         self._start_concurrency = start_concurrency
+        self.leaving: frozenset[str] = frozenset()
+        """Ids of nodes that are being given back: nothing new is placed there."""
         self._nodes = NodeBook()
         self._leaks = LeakBook(leak_after_s)
         self._reservations: dict[str, Reservation] = {}
@@ -217,7 +219,8 @@ class Ledger:
                 *(self._device_state(reading, device, now) for device in reading.devices),
                 *(unleased(reading.node_id, number) for number in range(reading.unleased)),
             ),
-            draining=self.drained.of_node(reading.name, reading.node_id) is not None,
+            draining=reading.node_id in self.leaving
+            or self.drained.of_node(reading.name, reading.node_id) is not None,
             starts_free=max(0, self._start_concurrency - starting),
             closeness=reading.closeness,
         )

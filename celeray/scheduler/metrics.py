@@ -11,17 +11,11 @@ from dataclasses import dataclass, field
 from itertools import accumulate
 from typing import Literal
 
+from celeray.scheduler.counters import Counters, TaskHistogram
+from celeray.scheduler.elastic.overview import over_bridges
 from celeray.scheduler.learned.overview import LearnedTask
 from celeray.scheduler.model import MIB, Health, Reason
-from celeray.scheduler.status import (
-    BridgeStatus,
-    BridgeSummary,
-    Counters,
-    DeviceStatus,
-    NodeStatus,
-    QueueStatus,
-    TaskHistogram,
-)
+from celeray.scheduler.status import BridgeStatus, BridgeSummary, DeviceStatus, NodeStatus, QueueStatus
 
 PLACEMENT_BOUNDS = (0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 120.0, 300.0, 600.0, 1800.0)
 """Seconds; celery-exporter's wait-time buckets, so that both can be compared."""
@@ -166,6 +160,12 @@ SPECS: Mapping[str, Spec] = {
             (*GPU, "xid"),
         ),
         Spec("celeray_gpu_report_age_seconds", "gauge", "Age of the node's newest reading.", ("node",)),
+        Spec(
+            "celeray_elastic_nodes",
+            "gauge",
+            "Nodes of a type that Ray's autoscaler may add, by how they stand.",
+            ("type", "state"),
+        ),
     )
 }
 
@@ -211,6 +211,11 @@ def collect(picture: Picture) -> dict[str, Samples]:
     if picture.retries is not None:
         samples["celeray_retries_scheduled"] = [Sample((), float(picture.retries))]
     samples["celeray_gpu_report_age_seconds"] = _report_ages(picture.nodes)
+    samples["celeray_elastic_nodes"] = [
+        Sample((item.type, state), float(getattr(item, state)))
+        for item in over_bridges(item for bridge in picture.bridges for item in bridge.elastic)
+        for state in ("there", "asked", "leaving", "released")
+    ]
     return samples
 
 

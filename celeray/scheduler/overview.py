@@ -12,7 +12,9 @@ from typing import Any, TypeVar
 
 from pydantic import BaseModel, ConfigDict
 
+from celeray.scheduler.counters import Counters
 from celeray.scheduler.draining import SubjectKind, read_drained
+from celeray.scheduler.elastic.overview import over_bridges
 from celeray.scheduler.keepers import read_keepers
 from celeray.scheduler.model import Health, Reason
 from celeray.scheduler.pausing import read_paused
@@ -25,7 +27,6 @@ from celeray.scheduler.status import (
     BridgeStatus,
     BridgeSummary,
     ClusterStatus,
-    Counters,
     DeviceStatus,
     KeeperSummary,
     NodeStatus,
@@ -233,6 +234,7 @@ def cluster_status(overview: Overview, settings: Settings, version: str) -> Clus
         vram_total_mib=sum(device.total_mib or 0 for device in all_devices),
         vram_schedulable_mib=sum(device.schedulable_mib for device in all_devices),
         executors=sum(len(bridge.executors) for bridge in overview.bridges),
+        elastic=over_bridges(item for bridge in overview.bridges for item in bridge.elastic),
         age_s=max((overview.at - bridge.written_at for bridge in overview.bridges), default=None),
     )
 

@@ -11,7 +11,7 @@ import json
 from collections import defaultdict
 from collections.abc import Mapping
 
-from celeray.scheduler.status import Counters, FinishedCount, TaskCount, TaskHistogram, TenantUse
+from celeray.scheduler.counters import Counters, FinishedCount, TaskCount, TaskHistogram, TenantUse
 
 INF = "+Inf"
 HISTOGRAMS = ("placement", "execution")

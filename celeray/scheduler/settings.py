@@ -21,6 +21,7 @@ from pydantic_settings import (
 )
 
 from celeray.scheduler.backoff import BUILT_IN, RetryPolicy, chosen
+from celeray.scheduler.elastic.node_types import NodeType
 from celeray.scheduler.errors import ConfigurationError
 from celeray.scheduler.limits.declaration import LimitDeclaration
 from celeray.scheduler.tenants import BOUND, WEIGHT_LEAST, WEIGHT_MOST, is_name
@@ -189,6 +190,10 @@ class Settings(BaseSettings):
     """Keep frameworks in an executor that shares its devices within what it reserved there, where that is possible."""
     never_fits_after_s: float = Field(default=60.0, ge=0)
     """A task that no node can hold, even idle, waits this long for a larger one to come; then it fails."""
+    elastic: dict[str, NodeType] = Field(default_factory=dict)
+    """Node types that Ray's autoscaler may add, by their name there. Empty: nothing is asked for or given back."""
+    elastic_idle_s: float = Field(default=300.0, ge=1, le=86_400)
+    """A node of such a type that runs nothing for longer is given back."""
     cluster_may_grow: bool = False
     """An autoscaler may add nodes of other kinds: nothing is refused as too large, it waits."""
     executor_start_concurrency: int = Field(default=4, ge=1)

@@ -9,17 +9,14 @@ from __future__ import annotations
 from enum import StrEnum
 from typing import NamedTuple
 
-from pydantic import BaseModel, ConfigDict
-
+from celeray.scheduler.counters import Counters, TaskCount
+from celeray.scheduler.elastic.overview import ElasticStatus
+from celeray.scheduler.frozen import Frozen
 from celeray.scheduler.model import Attribution, Health, Reason
 from celeray.scheduler.states import ExecutorState
 from celeray.scheduler.suspensions import Drain, Pause
 
 DETAIL_MAX_CHARS = 1_000
-
-
-class _Frozen(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="ignore")
 
 
 class TaskState(StrEnum):
@@ -53,7 +50,7 @@ class QueueKind(StrEnum):
     OTHER = "other"
 
 
-class DeviceStatus(_Frozen):
+class DeviceStatus(Frozen):
     """One GPU."""
 
     uuid: str
@@ -95,7 +92,7 @@ class DeviceStatus(_Frozen):
     """Ids of the executors with a reservation on it."""
 
 
-class NodeStatus(_Frozen):
+class NodeStatus(Frozen):
     """One machine of the cluster."""
 
     node_id: str
@@ -124,7 +121,7 @@ class NodeStatus(_Frozen):
     -m`: `NV4`, `PIX`, `SYS` and so on; `-`: not known. Empty: nothing is known."""
 
 
-class ExecutorStatus(_Frozen):
+class ExecutorStatus(Frozen):
     """One process on the cluster that runs tasks."""
 
     executor_id: str
@@ -141,7 +138,7 @@ class ExecutorStatus(_Frozen):
     """Tasks that it has begun since its start."""
 
 
-class QueueStatus(_Frozen):
+class QueueStatus(Frozen):
     """One queue: what lies on the broker, and what bridges hold of it."""
 
     name: str
@@ -164,7 +161,7 @@ class QueueStatus(_Frozen):
     """Why waiting tasks wait."""
 
 
-class BridgeQueue(_Frozen):
+class BridgeQueue(Frozen):
     """What one bridge holds of one queue."""
 
     name: str
@@ -175,7 +172,7 @@ class BridgeQueue(_Frozen):
     reasons: dict[Reason, int] = {}
 
 
-class OutOfMemoryRecord(_Frozen):
+class OutOfMemoryRecord(Frozen):
     """A run of a task whose GPU memory ran out, so that the task was placed again with more."""
 
     at: float
@@ -186,7 +183,7 @@ class OutOfMemoryRecord(_Frozen):
     device_uuids: tuple[str, ...] = ()
 
 
-class PreemptedRecord(_Frozen):
+class PreemptedRecord(Frozen):
     """A run was ended for an urgent task, and its message put back."""
 
     at: float
@@ -194,7 +191,7 @@ class PreemptedRecord(_Frozen):
     """Id of the urgent task."""
 
 
-class TaskRecord(_Frozen):
+class TaskRecord(Frozen):
     """One run of a task in a bridge: where, when, and how it ended."""
 
     task_id: str
@@ -266,16 +263,7 @@ class StoredRecord(NamedTuple):
     """JSON of the record."""
 
 
-class TenantUse(_Frozen):
-    """VRAM that the runs of a tenant held, added up."""
-
-    tenant: str
-    """Empty: of all tasks that name none."""
-    mib_s: float
-    """MiB times seconds."""
-
-
-class BridgeTenant(_Frozen):
+class BridgeTenant(Frozen):
     """How one bridge sees a tenant."""
 
     tenant: str
@@ -285,7 +273,7 @@ class BridgeTenant(_Frozen):
     """In all bridges that it knows of, MiB times seconds, halved with each half-life: what turns go by."""
 
 
-class TenantStatus(_Frozen):
+class TenantStatus(Frozen):
     """A tenant of the cluster."""
 
     tenant: str
@@ -302,52 +290,7 @@ class TenantStatus(_Frozen):
     """MiB times seconds over all bridges that ever were."""
 
 
-class TaskCount(_Frozen):
-    """A number of tasks with one queue and name."""
-
-    queue: str
-    name: str
-    count: int
-
-
-class FinishedCount(_Frozen):
-    """Runs that ended, of one queue, name and outcome."""
-
-    queue: str
-    name: str
-    outcome: str
-    count: int
-
-
-class TaskHistogram(_Frozen):
-    """A distribution of seconds for one queue and name."""
-
-    queue: str
-    name: str
-    bounds: tuple[float, ...]
-    """Upper bounds, rising; the bucket above the last one is implied."""
-    counts: tuple[int, ...]
-    """Observations of each bucket alone, not cumulative; one more than `bounds`."""
-    sum: float
-
-
-class Counters(_Frozen):
-    """What only grows."""
-
-    finished: tuple[FinishedCount, ...] = ()
-    out_of_memory: tuple[TaskCount, ...] = ()
-    """Runs whose GPU memory ran out, and that were placed again."""
-    preempted: tuple[TaskCount, ...] = ()
-    """Runs that were ended for an urgent task, and whose messages were put back."""
-    placement: tuple[TaskHistogram, ...] = ()
-    """Received to started."""
-    execution: tuple[TaskHistogram, ...] = ()
-    """Started to ended."""
-    tenants: tuple[TenantUse, ...] = ()
-    """Empty where no message has named a tenant."""
-
-
-class BridgeStatus(_Frozen):
+class BridgeStatus(Frozen):
     """Everything that one bridge knows at one instant."""
 
     bridge_id: str
@@ -368,6 +311,7 @@ class BridgeStatus(_Frozen):
     nodes: tuple[NodeStatus, ...] = ()
     devices: tuple[DeviceStatus, ...] = ()
     executors: tuple[ExecutorStatus, ...] = ()
+    elastic: tuple[ElasticStatus, ...] = ()
     running_tasks: tuple[TaskCount, ...] = ()
     tenants: tuple[BridgeTenant, ...] = ()
     """Those with something waiting or running, and then those that have used most; at most 500."""
@@ -379,7 +323,7 @@ class BridgeStatus(_Frozen):
     """Task records left out since more runs succeeded than are worth a record each; they are counted all the same."""
 
 
-class BridgeSummary(_Frozen):
+class BridgeSummary(Frozen):
     """One bridge in the cluster's status."""
 
     bridge_id: str
@@ -397,7 +341,7 @@ class BridgeSummary(_Frozen):
     window: int | None = None
 
 
-class KeeperSummary(_Frozen):
+class KeeperSummary(Frozen):
     """One keeper in the cluster's status."""
 
     name: str
@@ -407,7 +351,7 @@ class KeeperSummary(_Frozen):
     """Since its last round."""
 
 
-class ClusterStatus(_Frozen):
+class ClusterStatus(Frozen):
     """The whole, on one screen."""
 
     version: str
@@ -440,5 +384,7 @@ class ClusterStatus(_Frozen):
     vram_total_mib: int = 0
     vram_schedulable_mib: int = 0
     executors: int = 0
+    elastic: tuple[ElasticStatus, ...] = ()
+    """Over all bridges, by type."""
     age_s: float | None = None
     """Of the oldest bridge document that was counted."""

@@ -11,6 +11,7 @@ import msgpack  # type: ignore[import-untyped]
 import redis
 from pydantic import ValidationError
 
+from celeray.scheduler.counters import Counters
 from celeray.scheduler.errors import CelerayError
 from celeray.scheduler.keys import BROKER_PRIORITIES, Keys
 from celeray.scheduler.metrics import BOUNDS
@@ -19,7 +20,6 @@ from celeray.scheduler.status import (
     UNFINISHED,
     BridgeStatus,
     BridgeSummary,
-    Counters,
     StoredRecord,
     TaskRecord,
     TaskState,

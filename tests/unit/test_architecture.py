@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from celeray.scheduler.elastic.node_types import NodeType
 from celeray.scheduler.model import Reason
 from celeray.scheduler.parked import ParkReason
 from celeray.scheduler.settings import Settings, WorkerSettings
@@ -59,7 +60,8 @@ def test_every_setting_is_in_the_reference_with_its_default() -> None:
     section = QUEUES.split("## Settings")[1]
     documented = dict(re.findall(r"^\| `(\w+)` \| (.*?) \|", section, re.MULTILINE))
 
-    assert set(documented) == set(Settings.model_fields) | set(WorkerSettings.model_fields)
+    keys = set(WorkerSettings.model_fields) | set(NodeType.model_fields)
+    assert set(documented) == set(Settings.model_fields) | keys
     for name, field in Settings.model_fields.items():
         if isinstance(field.default, int | float | str) and not isinstance(field.default, bool):
             assert documented[name] == f"`{field.default}`", name

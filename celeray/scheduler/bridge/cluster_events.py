@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Collection
 
 from celeray.scheduler.bridge.batching import RunTimes
 from celeray.scheduler.bridge.executors import Executor
@@ -28,6 +29,7 @@ from celeray.scheduler.cluster import (
     RunReturned,
     RunStarted,
 )
+from celeray.scheduler.model import NodeReading
 from celeray.scheduler.states import RunState
 from celeray.scheduler.status import TaskState
 
@@ -53,6 +55,8 @@ class ClusterEvents:
         """Why it is not up."""
         self.closed = False
         """Nothing begins any more: what comes back goes back to its queue."""
+        self.given_back: Collection[str] = frozenset()
+        """Ids of nodes that are none of this bridge's any more: a reading that was under way then does not count."""
         self._fleet = fleet
         self._runs = runs
         self._times = times
@@ -75,13 +79,17 @@ class ClusterEvents:
             case ExecutorEnded():
                 self._on_executor_ended(event)
             case NodeRead(reading):
-                self._fleet.observe(reading)
+                self._on_node_read(reading)
             case NodeLost(node_id):
                 self._lose(*self._fleet.lose_node(node_id))
             case ClusterUp(address):
                 self.up, self.address, self.detail = True, address, None
             case ClusterDown(detail):
                 self._on_cluster_down(detail)
+
+    def _on_node_read(self, reading: NodeReading) -> None:
+        if reading.node_id not in self.given_back:
+            self._fleet.observe(reading)
 
     def _on_run_ended(self, event: RunEnded) -> None:
         executor = self._fleet.executors.get(event.executor_id)

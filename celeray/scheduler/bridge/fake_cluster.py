@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import pickle
 import time
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -20,6 +20,9 @@ from celeray.scheduler.cluster import (
     ExecutorSpec,
     ExecutorStarted,
     Listener,
+    NodeAsk,
+    NodeGranted,
+    NodeLost,
     NodeRead,
     Progress,
     RunEnded,
@@ -72,6 +75,13 @@ class FakeCluster:
         self.closeness: dict[str, Matrix] = {}
         """Of a node's devices, by node; none is known of others."""
         self.renewals: list[tuple[float, float]] = []
+        self.asks: dict[str, NodeAsk] = {}
+        """What the newest `scale` asks for."""
+        self.granted: set[str] = set()
+        self.released: frozenset[str] = frozenset()
+        """What it gives back."""
+        self.labels: dict[str, dict[str, str]] = {}
+        """Labels of nodes, where they have any."""
         self._automatic = automatic
         self._cpus_milli = cpus * 1000
         self._memory_mib = memory_mib
@@ -123,9 +133,18 @@ class FakeCluster:
     def forgive(self, node_id: str, uuid: str, up_to: float) -> None:
         self.forgiven.append((node_id, uuid, up_to))
 
+    def scale(self, asks: Sequence[NodeAsk], released: Collection[str]) -> None:
+        self.asks = {ask.ask_id: ask for ask in asks}
+        self.granted &= self.asks.keys()
+        self.released = frozenset(released)
+        free = next((node_id for node_id in self.nodes if node_id in self.released), None)
+        for ask_id in (self.asks.keys() - self.granted) if self._automatic and free else ():
+            self.granted.add(ask_id)
+            self._send(NodeGranted(ask_id, str(free)))
+
     def read_node(self, node_id: str) -> None:
         self.reads.append(node_id)
-        if self._automatic and node_id in self.nodes:
+        if self._automatic and node_id in self.nodes and node_id not in self.released:
             self._send(NodeRead(self.reading(node_id, time.monotonic())))
 
     # What a test makes happen
@@ -143,7 +162,25 @@ class FakeCluster:
     def read_all(self, now: float) -> None:
         """A reading of every node, taken at `now`."""
         for node_id in self.nodes:
-            self._send(NodeRead(self.reading(node_id, now)))
+            if node_id not in self.released:
+                self._send(NodeRead(self.reading(node_id, now)))
+
+    def grant(self, ask_id: str, node_id: str, devices: Iterable[tuple[str, str, int]], now: float) -> None:
+        """A node comes for an ask: its devices by uuid, type and total MiB."""
+        assert ask_id in self.asks, f"nobody asks {ask_id}"
+        assert ask_id not in self.granted, f"{ask_id} was granted before"
+        self.granted.add(ask_id)
+        self.nodes[node_id] = tuple(devices)
+        self._send(NodeGranted(ask_id, node_id))
+        self._send(NodeRead(self.reading(node_id, now)))
+
+    def remove(self, node_id: str) -> None:
+        """A node goes away with everything on it."""
+        del self.nodes[node_id]
+        for executor_id, executor in list(self.executors.items()):
+            if executor.spec.node_id == node_id:
+                self.end(executor_id, EndCause.NODE_LOST)
+        self._send(NodeLost(node_id))
 
     def reading(self, node_id: str, now: float) -> NodeReading:
         """What the node shows: what executors use, and what was set as foreign."""
@@ -153,7 +190,7 @@ class FakeCluster:
             address="127.0.0.1",
             cpus_milli=self._cpus_milli,
             memory_mib=self._memory_mib,
-            labels={},
+            labels=self.labels.get(node_id, {}),
             devices=tuple(
                 self._device(index, uuid, name, total)
                 for index, (uuid, name, total) in enumerate(self.nodes[node_id])

@@ -27,6 +27,7 @@ from celeray.scheduler.cluster import (
     ExecutorStarted,
     Progress,
 )
+from celeray.scheduler.elastic.node_types import empty_nodes
 from celeray.scheduler.ledger import Ledger
 from celeray.scheduler.model import Isolation, NodeReading, Placement, Snapshot, WaitingTask
 from celeray.scheduler.settings import Settings
@@ -99,15 +100,16 @@ class Fleet:
         self._clock = clock
         self._deadlines = deadlines
         self._limits = limits
+        self._may_come = empty_nodes(settings.elastic, headroom_mib=settings.vram_headroom_mib)
+        """A node of each type that Ray may add: what fits there is not said to fit never."""
         self._numbers = count(1)
         self._prefix = uuid.uuid4().hex[:6]
 
     def snapshot(self, now: float) -> Snapshot:
         """What placement sees."""
         nodes = self.ledger.nodes(now, self.executors.starting_nodes())
-        return Snapshot(
-            nodes, self.executors.views(now, self._settings.executor_min_stay), self.ledger.absent(now)
-        )
+        executors = self.executors.views(now, self._settings.executor_min_stay)
+        return Snapshot(nodes, executors, (*self.ledger.absent(now), *self._may_come))
 
     # Start and stop
 

@@ -8,18 +8,12 @@ from typing import Any
 from celeray.scheduler.accounting import DeviceAccount
 from celeray.scheduler.bridge.dispatcher import Dispatcher
 from celeray.scheduler.bridge.run import Run
+from celeray.scheduler.counters import TenantUse
 from celeray.scheduler.ledger import Ledger
 from celeray.scheduler.links import names_of
 from celeray.scheduler.model import Attribution, NodeState
 from celeray.scheduler.states import RunState
-from celeray.scheduler.status import (
-    BridgeQueue,
-    BridgeTenant,
-    DeviceStatus,
-    ExecutorStatus,
-    NodeStatus,
-    TenantUse,
-)
+from celeray.scheduler.status import BridgeQueue, BridgeTenant, DeviceStatus, ExecutorStatus, NodeStatus
 from celeray.scheduler.tenants import NOBODY
 
 TENANTS_SHOWN = 500

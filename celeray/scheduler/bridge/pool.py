@@ -29,6 +29,7 @@ from celeray.scheduler.bridge.celery_port import CeleryPort
 from celeray.scheduler.bridge.device_watch import DeviceWatch
 from celeray.scheduler.bridge.dispatcher import Dispatcher
 from celeray.scheduler.bridge.drain_watch import DrainWatch
+from celeray.scheduler.bridge.elastic_watch import ElasticWatch
 from celeray.scheduler.bridge.garbage import settle
 from celeray.scheduler.bridge.intake import Intake
 from celeray.scheduler.bridge.lease_watch import LeaseWatch
@@ -100,8 +101,15 @@ class TaskPool(BasePool):
             limits=executor_limits(self.options),
         )
         self.dispatcher.window = self.limit
+        self._elastic = ElasticWatch(self.dispatcher, self._cluster, self._settings)
         self._reporting = Reporting(
-            self.app, self._settings, self.bridge_id, hostname, self.dispatcher, self._recorder
+            self.app,
+            self._settings,
+            self.bridge_id,
+            hostname,
+            self.dispatcher,
+            self._recorder,
+            self._elastic.status,
         )
         self.window = Window(self.dispatcher, self._clock, self._wake_in)
         self._upkeep = Upkeep(self.dispatcher, self._settings, self._reporting.refusal)
@@ -178,7 +186,9 @@ class TaskPool(BasePool):
             port, error = self._refused.popleft()
             self._guard(port.refused, error)
         while self._events:
-            self._guard(self.dispatcher.handle, self._events.popleft())
+            event = self._events.popleft()
+            self._guard(self._elastic.note, event)
+            self._guard(self.dispatcher.handle, event)
         self._guard(self.dispatcher.run_due)
         self._guard(self.window.return_paused)
         self._guard(self._device_watch.follow)
@@ -210,6 +220,8 @@ class TaskPool(BasePool):
     def _tick(self) -> None:
         self._guard(self._upkeep.run_once, self._clock.monotonic())
         self._guard(self._device_watch.run_once, self._clock.monotonic())
+        if not self._closed:
+            self._guard(self._elastic.run_once, self._clock.monotonic())
         self._drain()
 
     def _report(self) -> None:

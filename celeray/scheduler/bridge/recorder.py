@@ -15,15 +15,10 @@ from pydantic_core import to_json
 
 from celeray.scheduler.bridge.peaks import Peak
 from celeray.scheduler.bridge.tallies import Tally, counters_of
+from celeray.scheduler.counters import Counters, TaskCount
 from celeray.scheduler.model import ResourceRequest
 from celeray.scheduler.preempted import PutBack
-from celeray.scheduler.status import (
-    DETAIL_MAX_CHARS,
-    Counters,
-    StoredRecord,
-    TaskCount,
-    TaskState,
-)
+from celeray.scheduler.status import DETAIL_MAX_CHARS, StoredRecord, TaskState
 
 OOM = "oom"
 """The one outcome that is not a `TaskState`: a run that failed since its device ran out of memory."""

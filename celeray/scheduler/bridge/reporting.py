@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import time
+from collections.abc import Callable
 from typing import Any
 
 from celeray import __version__
@@ -18,6 +19,8 @@ from celeray.scheduler.bridge.tenant_books import SLICES_MOST
 from celeray.scheduler.bridge.tenant_exchange import TenantExchange
 from celeray.scheduler.broker import broker_keys, broker_redis
 from celeray.scheduler.capacity import ClusterCapacity, NodeCapacity
+from celeray.scheduler.elastic.node_types import empty_nodes
+from celeray.scheduler.elastic.overview import ElasticStatus
 from celeray.scheduler.errors import RequirementError
 from celeray.scheduler.learned.store import LearnedStore
 from celeray.scheduler.model import ResourceRequest
@@ -38,8 +41,18 @@ class Reporting:
         hostname: str,
         dispatcher: Dispatcher,
         recorder: Recorder,
+        elastic: Callable[[float], tuple[ElasticStatus, ...]],
     ) -> None:
+        """
+        Args:
+            elastic: how it stands with the nodes that Ray may add, at monotonic seconds.
+        """
         self._app = app
+        self._elastic = elastic
+        self._may_come = tuple(
+            NodeCapacity.of_state(node)
+            for node in empty_nodes(settings.elastic, headroom_mib=settings.vram_headroom_mib)
+        )
         self._settings = settings
         self._bridge_id = bridge_id
         self._hostname = hostname
@@ -108,6 +121,7 @@ class Reporting:
             nodes=picture.nodes(dispatcher, now),
             devices=picture.devices(dispatcher, now),
             executors=picture.executors(dispatcher),
+            elastic=self._elastic(now),
             running_tasks=taken.running_tasks,
             tenants=picture.tenants(dispatcher),
             counters=taken.counters.model_copy(update={"tenants": picture.tenant_totals(dispatcher)}),
@@ -122,9 +136,10 @@ class Reporting:
         ledger = self._dispatcher.fleet.ledger
         readings = ledger.readings()
         unknown = any(r.unleased or any(d.total_mib is None for d in r.devices) for r in readings)
-        none_yet = not any(reading.devices for reading in readings)
+        none_yet = not readings or not (self._may_come or any(reading.devices for reading in readings))
+        there = (NodeCapacity.of(r, headroom_mib=self._settings.vram_headroom_mib) for r in readings)
         return ClusterCapacity(
-            tuple(NodeCapacity.of(r, headroom_mib=self._settings.vram_headroom_mib) for r in readings),
+            (*there, *self._may_come),
             may_grow=self._settings.cluster_may_grow or unknown or none_yet or bool(ledger.absent(now)),
         )
 

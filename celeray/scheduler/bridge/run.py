@@ -155,6 +155,12 @@ class Run:
         """Whether this bridge alone can still run it, though it waits: there is no message to give back."""
         return self.acknowledges_early and self.ran_out > 0
 
+    def task_with_expected(self, expected_ms: int | None) -> WaitingTask:
+        """The task, with how long it is expected to run by now where that was not known when it came."""
+        if expected_ms is None or self.task.expected_ms is not None:
+            return self.task
+        return replace(self.task, expected_ms=expected_ms)
+
     def ask(self, request: ResourceRequest, executor_class: str) -> None:
         """Ask for something else from now on. Not while it waits, since it is filed by its shape then."""
         self.task = replace(self.task, request=request, executor_class=executor_class)

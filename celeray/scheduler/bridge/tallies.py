@@ -6,8 +6,8 @@ from bisect import bisect_left
 from collections import Counter
 from collections.abc import Collection
 
+from celeray.scheduler.counters import Counters, FinishedCount, TaskCount, TaskHistogram
 from celeray.scheduler.metrics import EXECUTION_BOUNDS, PLACEMENT_BOUNDS
-from celeray.scheduler.status import Counters, FinishedCount, TaskCount, TaskHistogram
 
 
 class Distribution:

@@ -9,9 +9,10 @@ import redis
 
 from celeray.scheduler import status_store
 from celeray.scheduler.bridge.recorder import Recorder
+from celeray.scheduler.counters import Counters
 from celeray.scheduler.keys import Keys
 from celeray.scheduler.model import ResourceRequest
-from celeray.scheduler.status import Counters, TaskRecord, TaskState
+from celeray.scheduler.status import TaskRecord, TaskState
 from celeray.scheduler.status_store import GONE_BRIDGE_S, StatusStore, UnreadableStatusError
 from tests.status_samples import NOW, bridge, counters, record
 

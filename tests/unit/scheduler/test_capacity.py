@@ -14,6 +14,7 @@ from celeray.scheduler.capacity import (
     could_ever_fit,
 )
 from celeray.scheduler.clock import ManualClock
+from celeray.scheduler.elastic.node_types import NodeType, empty_nodes
 from celeray.scheduler.errors import ConfigurationError, NeverFitsError
 from celeray.scheduler.model import DeviceReading, NodeReading
 from celeray.scheduler.requests import effective_request
@@ -92,6 +93,21 @@ def test_a_cluster_without_devices_refuses_any() -> None:
 )
 def test_not_knowing_is_no_reason(capacity: ClusterCapacity | None) -> None:
     assert could_ever_fit(effective_request({"vram_gb": 200}, None, None), capacity) is None
+
+
+def test_a_node_that_may_come_counts_less_the_headroom() -> None:
+    kind = NodeType(gpus=2, gpu_type="H100", vram="80GiB", cpus=64, memory="400GiB", max=1, start_s=60)
+    [state] = empty_nodes({"h100": kind}, headroom_mib=GIB)
+    cluster = ClusterCapacity((*CLUSTER.nodes, NodeCapacity.of_state(state)))
+
+    def refused(**asked: Any) -> str | None:
+        error = could_ever_fit(effective_request(asked, None, None), cluster)
+        return None if error is None else str(error)
+
+    assert refused(gpu=2, vram_gb=79, gpu_type="H100", cpus=64) is None
+    told = refused(vram_gb=80, gpu_type="H100")
+    assert told is not None
+    assert told.endswith("vram_gb=80: the largest device of type H100 has 79 GiB")
 
 
 def test_a_node_as_it_was_read_less_the_headroom() -> None:

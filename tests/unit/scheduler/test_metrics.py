@@ -7,9 +7,11 @@ from pathlib import Path
 
 import pytest
 
+from celeray.scheduler.counters import Counters, TenantUse
+from celeray.scheduler.elastic.overview import ElasticStatus
 from celeray.scheduler.metrics import SPECS, HistogramSample, Picture, Sample, collect
 from celeray.scheduler.model import Health, Reason
-from celeray.scheduler.status import BridgeSummary, Counters, QueueStatus, TenantUse
+from celeray.scheduler.status import BridgeSummary, QueueStatus
 from celeray.scheduler.suspensions import Pause
 from tests.status_samples import bridge, counters, device, node
 
@@ -99,6 +101,23 @@ def test_errors_that_the_driver_told_of_are_counted_by_xid() -> None:
     assert values("celeray_gpu_xid_errors_total") == {}
     found = values("celeray_gpu_xid_errors_total", devices=[device(xids={79: 1, 13: 4})])
     assert found == {(*GPU, "13"): 4.0, (*GPU, "79"): 1.0}
+
+
+def test_nodes_of_elastic_types_are_counted_over_all_bridges() -> None:
+    one = ElasticStatus(type="a100", min=0, max=4, there=2, asked=1, asked_since=5.0, released=1)
+    other = ElasticStatus(type="a100", min=0, max=4, there=1, leaving=1, released=1)
+
+    found = values(
+        "celeray_elastic_nodes", bridges=[bridge("b1", elastic=(one,)), bridge("b2", elastic=(other,))]
+    )
+
+    assert found == {
+        ("a100", "there"): 3.0,
+        ("a100", "asked"): 1.0,
+        ("a100", "leaving"): 1.0,
+        ("a100", "released"): 1.0,
+    }
+    assert values("celeray_elastic_nodes") == {}
 
 
 def test_identity_is_one_info_gauge() -> None:

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+from celeray.scheduler.counters import Counters, TenantUse
 from celeray.scheduler.metrics import BOUNDS
 from celeray.scheduler.series import from_series, to_series
-from celeray.scheduler.status import Counters, TenantUse
 from tests.status_samples import counters
 
 

@@ -7,10 +7,11 @@ from typing import Any
 import pytest
 
 from celeray.scheduler.bridge.dispatcher import policy_of_placement
+from celeray.scheduler.counters import Counters, TenantUse
 from celeray.scheduler.errors import ConfigurationError
 from celeray.scheduler.overview import Overview
 from celeray.scheduler.settings import Settings
-from celeray.scheduler.status import BridgeTenant, Counters, TaskRecord, TenantUse
+from celeray.scheduler.status import BridgeTenant, TaskRecord
 from celeray.scheduler.tenant_overview import tenants
 from celeray.scheduler.tenants import published_by
 from tests.status_samples import bridge, record

@@ -12,9 +12,9 @@ from celeray.scheduler.bridge.run import Run
 from celeray.scheduler.bridge.tenant_books import SLICES_A_HALF_LIFE, TENANTS_MOST, TenantBooks
 from celeray.scheduler.bridge.tenant_exchange import TenantExchange
 from celeray.scheduler.clock import ManualClock
+from celeray.scheduler.counters import TenantUse
 from celeray.scheduler.model import Isolation, ResourceRequest
 from celeray.scheduler.states import RunState
-from celeray.scheduler.status import TenantUse
 
 from .harness import GIB, Harness
 
