@@ -106,7 +106,6 @@ class ClusterContract:
         live.wait(NodeRead, is_leased, taken_back)
         assert [event.ask_id for event in live.events if isinstance(event, NodeGranted)] == ["a1"]
         live.cluster.scale((), ())
-        live.start(live.spec(node, *devices))
 
     @staticmethod
     def _kinds(live: LiveCluster, executor_id: str) -> list[type]:

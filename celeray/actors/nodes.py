@@ -65,10 +65,9 @@ class Node:
     given_back: bool = False
     """Its devices were given back, so that the autoscaler may take it away."""
 
-    def give_back(self) -> None:
+    def end_use(self) -> None:
         """End all that keeps it busy for Ray. That is the agent too: Ray counts a node with any actor as busy."""
         self.lease.release()
-        self.given_back, self.answered, self.asked_at = True, False, None
         if self.agent is not None:
             ray.kill(self.agent)
             self.agent = None
@@ -135,7 +134,9 @@ class Nodes:
         elif not node.given_back:
             logger.info("node %s is given back", node.node_id)
             with self._lock:
-                node.give_back()
+                node.given_back, node.answered, node.asked_at = True, False, None
+            # Without the lock: Ray's own thread may wait for it with a reading, and has to answer these.
+            node.end_use()
         return node.given_back
 
     def read_now(self, node_id: str) -> None:

@@ -45,7 +45,8 @@ def find_clearing(
     if node_matches(request, node.state) or request.cpus_milli > cpus_milli:
         return None
     if not request.gpus:
-        return _clear_host_memory(request, node, idle)
+        for_memory = _for_host_memory(request, node, (), idle)
+        return None if for_memory is None else Clearing(node, (), for_memory)
     if request.host_memory_mib > node.memory_mib + sum(e.host_memory_mib for e in idle):
         return None
     options, evictions_of = [], {}
@@ -58,21 +59,26 @@ def find_clearing(
     if len(options) < request.gpus:
         return None
     chosen = closest_of(options, node.state, request.gpus)
-    evicted = {e.executor_id: e for column in chosen for e in evictions_of[column]}
-    return Clearing(node, tuple(node.devices[column] for column in chosen), tuple(evicted.values()))
+    for_devices = {e.executor_id: e for column in chosen for e in evictions_of[column]}
+    evicted = _for_host_memory(request, node, tuple(for_devices.values()), idle)
+    if evicted is None:
+        return None
+    return Clearing(node, tuple(node.devices[column] for column in chosen), evicted)
 
 
-def _clear_host_memory(
-    request: ResourceRequest, node: BoardNode, idle: list[WarmExecutor]
-) -> Clearing | None:
-    room, evictions = node.memory_mib, []
+def _for_host_memory(
+    request: ResourceRequest, node: BoardNode, evicted: tuple[WarmExecutor, ...], idle: list[WarmExecutor]
+) -> tuple[WarmExecutor, ...] | None:
+    """What ends anyway, and as many more as give the node the host memory that is asked for; None: all are too few."""
+    found = list(evicted)
+    room = node.memory_mib + sum(executor.host_memory_mib for executor in found)
     for executor in idle:
         if room >= request.host_memory_mib:
             break
-        if executor.host_memory_mib:
-            evictions.append(executor)
+        if executor.host_memory_mib and executor not in evicted:
+            found.append(executor)
             room += executor.host_memory_mib
-    return Clearing(node, (), tuple(evictions)) if room >= request.host_memory_mib else None
+    return tuple(found) if room >= request.host_memory_mib else None
 
 
 def _clear_device(

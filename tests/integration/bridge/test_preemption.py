@@ -42,23 +42,35 @@ def client(bridge: LiveBridge) -> Iterator[Any]:
         yield client
 
 
+@pytest.fixture
+def go(client: Any) -> Iterator[str]:
+    """A key that a task waits for: set in any case, or the bridge would wait for the task."""
+    key = f"go-{uuid.uuid4()}"
+    yield key
+    client.set(key, "1")
+
+
 def overview_of(bridge: LiveBridge) -> Any:
     with redis.Redis.from_url(bridge.url) as raw:
         return read_overview(StatusStore(raw), Settings(), time.time())
 
 
 def test_an_urgent_task_has_the_device_and_the_other_runs_again_once(
-    app: Celery, bridge: LiveBridge, client: Any
+    app: Celery, bridge: LiveBridge, client: Any, go: str
 ) -> None:
-    log, go = f"log-{uuid.uuid4()}", f"go-{uuid.uuid4()}"
-    task, small = app.tasks["gpu.logged"], {"vram_gb": 20, "preemptible": True}
+    log = f"log-{uuid.uuid4()}"
+    # One executor for all that is small: starting one takes a second or two.
+    shared = {"headers": {"resource_requirements": {"executor": "small"}}}
+    task, asks = app.tasks["gpu.logged"], {"vram_gb": 20, "preemptible": True}
     long = task.s(log, "long", go).set(
         priority=3,
-        headers={"resource_requirements": small},
-        link=app.tasks["gpu.note"].si(f"{log}:linked"),
+        headers={"resource_requirements": asks},
+        link=app.tasks["gpu.note"].si(f"{log}:linked").set(**shared),
         task_id=str(uuid.uuid4()),
     )
-    body = chord([long, app.tasks["gpu.add"].s(1, 2)])(app.tasks["gpu.gathered"].s())
+    body = chord([long, app.tasks["gpu.add"].s(1, 2).set(**shared)])(
+        app.tasks["gpu.gathered"].s().set(**shared)
+    )
     until(lambda: client.lrange(log, 0, -1) == ["long begins"], "it runs")
 
     urgent = task.apply_async((log, "urgent"), priority=9)
@@ -66,7 +78,9 @@ def test_an_urgent_task_has_the_device_and_the_other_runs_again_once(
     until(lambda: client.llen(log) == 4, "it runs again")
     another = task.apply_async((log, "another"), priority=10)
     until(
-        lambda: any(q.reasons.get(Reason.VRAM) for q in overview_of(bridge).queues),
+        lambda: any(
+            queue.reasons.get(Reason.VRAM) for one in overview_of(bridge).bridges for queue in one.queues
+        ),
         "the second urgent one waits for its end",
     )
     client.set(go, "1")

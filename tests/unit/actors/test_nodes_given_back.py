@@ -57,7 +57,7 @@ class Ray:
         self.events: list[Any] = []
         self.clock = 100.0
         monkeypatch.setattr(nodes.ray, "nodes", self.list)
-        monkeypatch.setattr(nodes.ray, "kill", self.killed.append)
+        monkeypatch.setattr(nodes.ray, "kill", self.kill)
         monkeypatch.setattr(nodes.time, "monotonic", lambda: self.clock)
         monkeypatch.setattr(nodes, "NodeLease", Lease)
         monkeypatch.setattr(nodes, "_agent_class", self)
@@ -68,6 +68,11 @@ class Ray:
         resources = {"GPU": 2, "CPU": 4}
         address = {"NodeName": "n1", "NodeManagerAddress": "n1", "NodeManagerHostname": "n1"}
         return [{"NodeID": "n1", "Alive": self.alive, "Resources": resources, "Labels": {}} | address]
+
+    def kill(self, agent: Agent) -> None:
+        # Ray's thread takes the lock with a reading, and answers this one only after it.
+        assert not self.nodes._lock.locked()
+        self.killed.append(agent)
 
     def options(self, **_: Any) -> Ray:
         return self

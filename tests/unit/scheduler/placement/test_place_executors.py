@@ -115,6 +115,18 @@ def test_a_gang_clears_as_many_devices_as_it_needs() -> None:
     assert place([task(1, gpu(20, gpus=2))], cluster, POLICY).evictions == ("e1",)
 
 
+def test_host_memory_that_executors_without_a_device_hold_is_cleared_for_a_task_with_one() -> None:
+    cluster = snapshot(
+        node("a", device("a0", 24, 0, holders=1), memory_free_mib=0),
+        executors=(
+            warm(1, "model", "a", "a0", gib=24),
+            warm(2, "cpu", "a", gib=0, host_memory_mib=8 * GIB),
+        ),
+    )
+    decisions = place([task(1, gpu(24, host_memory_mib=8 * GIB))], cluster, POLICY)
+    assert sorted(decisions.evictions) == ["e1", "e2"]
+
+
 def test_host_memory_is_cleared_too() -> None:
     cluster = snapshot(
         node("a", cpus=4, memory_free_mib=GIB),
