@@ -70,6 +70,7 @@ def test_warm_shutdown_gives_back_what_waits_at_once_and_finishes_what_runs(own_
     assert not any(result.ready() for result in waiting)
 
 
+@pytest.mark.slow
 def test_cold_shutdown_gives_everything_back(own_bridge: LiveBridge) -> None:
     app = application(own_bridge.url)
     pid = started(app.tasks["gpu.whole"].apply_async((60.0,)))

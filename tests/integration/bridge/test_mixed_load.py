@@ -172,6 +172,7 @@ def assert_nobody_joined_an_exclusive_one(ran: list[dict[str, Any]]) -> None:
             assert other is alone or not together or not set(other["devices"]) & set(alone["devices"])
 
 
+@pytest.mark.slow
 def test_foreign_memory_keeps_tasks_away_and_lets_them_in_again(
     cluster_bridge: tuple[LiveBridge, list[FakeNvml], dict[str, int]],
 ) -> None:

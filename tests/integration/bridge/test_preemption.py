@@ -55,6 +55,7 @@ def overview_of(bridge: LiveBridge) -> Any:
         return read_overview(StatusStore(raw), Settings(), time.time())
 
 
+@pytest.mark.slow
 def test_an_urgent_task_has_the_device_and_the_other_runs_again_once(
     app: Celery, bridge: LiveBridge, client: Any, go: str
 ) -> None:
