@@ -214,6 +214,11 @@ class Ledger:
             cpus_free_milli=self._cpus.free(reading.node_id, reading.cpus_milli),
             memory_mib=reading.memory_mib,
             memory_free_mib=self._host_memory_free(reading.node_id),
+            reclaiming_memory_mib=sum(
+                entry.host_memory_mib
+                for entry in self._reservations.values()
+                if entry.ending and entry.node_id == reading.node_id
+            ),
             labels=dict(reading.labels),
             devices=(
                 *(self._device_state(reading, device, now) for device in reading.devices),

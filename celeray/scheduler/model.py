@@ -205,6 +205,8 @@ class NodeState:
     labels: Mapping[str, str] = field(default_factory=dict)
     devices: tuple[DeviceState, ...] = ()
     draining: bool = False
+    reclaiming_memory_mib: int = 0
+    """Host memory of executors that are ending: comes back soon."""
     starts_free: int = 1_000_000
     """Executors that may still begin to start on the node at this time."""
     closeness: Matrix = ()

@@ -245,7 +245,7 @@ class Dispatcher:
             if executor := self.fleet.executors.get(executor_id):
                 self.fleet.stop(executor)
         for preemption in decisions.preemptions:
-            self._preemptions.carry_out(preemption, heads[preemption.sequence])
+            self._preemptions.carry_out(preemption, heads[preemption.sequence], decisions.evictions)
         placed = [(heads[placement.sequence], placement) for placement in decisions.placements]
         # One cycle preempts for one task; there may be another.
         if self._launcher.launch(placed[:room], now) or decisions.preemptions:
@@ -265,16 +265,18 @@ class Dispatcher:
         """How many of a shape could find a place in this cycle at the most, and one more to learn the reason."""
         starts = sum(node.starts_free for node in snapshot.nodes)
         ready: dict[str, int] = {}
+        soon: dict[str, int] = {}
         for executor in snapshot.executors:
-            if executor.idle or executor.starting or executor.free_in_ms is not None:
-                ready[executor.executor_class] = ready.get(executor.executor_class, 0) + 1
+            of = ready if executor.idle or executor.starting else soon
+            if of is ready or executor.free_in_ms is not None:
+                of[executor.executor_class] = of.get(executor.executor_class, 0) + 1
 
         def limit(shape: Shape) -> int:
             possible = ready.get(shape[0], 0)
             if self.fleet.starts.blocked(shape[0], now):
                 self.waiting.mark(shape, Reason.EXECUTOR_FAILED)
                 return possible
-            return possible + starts + 1
+            return possible + soon.get(shape[0], 0) + starts + 1
 
         return limit
 

@@ -159,6 +159,8 @@ class ExecutorTable:
         return [e.node_id for e in self._executors.values() if e.state is ExecutorState.STARTING]
 
 
+UNUSED_STAY_S = 5.0
+"""An executor that has run nothing yet stays so long for what it was started for: else the two could alternate."""
 OVERDUE_PART = 4
 """A run that should be over is taken to last for one more such part of the time that it has taken."""
 
@@ -166,7 +168,8 @@ OVERDUE_PART = 4
 def _seen(executor: Executor, now: float, min_stay: float) -> WarmExecutor:
     match executor.state:
         case ExecutorState.IDLE if executor.up_at is not None:
-            stays_s = max(0.0, executor.up_at + min_stay * executor.start_s - now)
+            least_s = 0.0 if executor.runs else UNUSED_STAY_S
+            stays_s = max(0.0, executor.up_at + max(least_s, min_stay * executor.start_s) - now)
             return replace(executor.view, start_ms=_start_ms(executor), stays_ms=round(1000 * stays_s))
         case ExecutorState.BUSY:
             overdue = executor.ends_at is not None and executor.ends_at <= now

@@ -95,6 +95,8 @@ class Launcher:
         else:
             expected = [member.task.expected_ms for member, _ in specs]
             known = None if None in expected else sum(ms for ms in expected if ms is not None)
+            # After its last run it takes no other, so nobody is to wait for it.
+            executor.recycle = executor.recycle or self._fleet.runs_left(executor) <= len(specs)
             self._fleet.take(executor, run.request.cpus_milli, known, now)
         for member, _ in specs:
             self._runs.bind(member, executor)

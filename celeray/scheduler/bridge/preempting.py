@@ -24,20 +24,24 @@ class Preemptions:
     def __init__(self, fleet: Fleet, runs: Runs) -> None:
         self._fleet = fleet
         self._runs = runs
-        self._made: dict[int, tuple[Run, Preemption]] = {}
-        """Whose room is not back yet, by the urgent run's number."""
+        self._made: dict[int, tuple[Run, Preemption, tuple[str, ...]]] = {}
+        """Whose room is not back yet, by the urgent run's number, and the executors that have it."""
 
     def pending(self) -> tuple[Preemption, ...]:
         """Those whose room comes back for a task that still waits for it."""
         self._made = {
-            number: (urgent, made)
-            for number, (urgent, made) in self._made.items()
-            if urgent.state is RunState.WAITING and any(map(self._fleet.executors.get, made.executor_ids))
+            number: (urgent, made, ended)
+            for number, (urgent, made, ended) in self._made.items()
+            if urgent.state is RunState.WAITING and any(map(self._fleet.executors.get, ended))
         }
-        return tuple(made for _, made in self._made.values())
+        return tuple(made for _, made, _ in self._made.values())
 
-    def carry_out(self, decided: Preemption, urgent: Run) -> None:
-        """Kill the executors. What they run is put back when they are gone, and the urgent run comes first then."""
+    def carry_out(self, decided: Preemption, urgent: Run, evictions: tuple[str, ...] = ()) -> None:
+        """Kill the executors. What they run is put back when they are gone, and the urgent run comes first then.
+
+        Args:
+            evictions: idle executors that were told to end in the same cycle: they take longer to.
+        """
         for executor_id in decided.executor_ids:
             executor = self._fleet.executors.get(executor_id)
             if executor is None:
@@ -48,7 +52,7 @@ class Preemptions:
             executor.fate = f"ended for {urgent.task_id}"
             self._fleet.stop(executor, force=True)
         self._runs.comes_first(urgent)
-        self._made[urgent.run_id] = (urgent, decided)
+        self._made[urgent.run_id] = (urgent, decided, (*decided.executor_ids, *evictions))
 
     def put_back(self, run: Run, executor_id: str) -> None:
         """The process of a run that was ended for an urgent one is gone."""

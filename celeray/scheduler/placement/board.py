@@ -214,6 +214,8 @@ class Board:
 
 
 def _reclaims(node: BoardNode) -> bool:
+    if node.state.reclaiming_memory_mib:
+        return True
     return any(device.state.reclaiming_mib or device.state.reclaiming_holders for device in node.devices)
 
 

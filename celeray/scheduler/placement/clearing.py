@@ -47,8 +47,6 @@ def find_clearing(
     if not request.gpus:
         for_memory = _for_host_memory(request, node, (), idle)
         return None if for_memory is None else Clearing(node, (), for_memory)
-    if request.host_memory_mib > node.memory_mib + sum(e.host_memory_mib for e in idle):
-        return None
     options, evictions_of = [], {}
     for device in node.devices:
         evictions = _clear_device(request, device, idle, policy)
@@ -71,7 +69,8 @@ def _for_host_memory(
 ) -> tuple[WarmExecutor, ...] | None:
     """What ends anyway, and as many more as give the node the host memory that is asked for; None: all are too few."""
     found = list(evicted)
-    room = node.memory_mib + sum(executor.host_memory_mib for executor in found)
+    room = node.memory_mib + node.state.reclaiming_memory_mib
+    room += sum(executor.host_memory_mib for executor in found)
     for executor in idle:
         if room >= request.host_memory_mib:
             break

@@ -72,7 +72,7 @@ class _Cycle:
         self._placements: list[Placement] = []
         self._evictions: list[str] = []
         self._waiting: dict[int, Reason] = {}
-        self._refused: dict[tuple[str, ResourceRequest, bool, int, bool], Reason] = {}
+        self._refused: dict[tuple[str, ResourceRequest, bool, int, int], Reason] = {}
         self._preempting = Preempting(snapshot, policy)
         self._preempted: list[Preemption] = []
         self._reserved: Reserved | None = None
@@ -102,8 +102,9 @@ class _Cycle:
     def _decide(self, task: WaitingTask) -> Placement | Reason:
         if not self._snapshot.nodes:
             return Reason.CLUSTER_DOWN
-        lasting, urgent = self._is_lasting(task), self._preempting.may_preempt(task)
-        shape = (task.executor_class, task.request, lasting, self._overtaking.bars, urgent)
+        lasting = self._is_lasting(task)
+        # Where a task may go, and what may end for it, goes by its priority too.
+        shape = (task.executor_class, task.request, lasting, self._overtaking.bars, task.priority)
         # Room that is made for one task says nothing of its like.
         made = self._preempting.made_for(task)
         decided: Placement | Reason | None = None if made else self._refused.get(shape)
@@ -133,7 +134,9 @@ class _Cycle:
             return found.placement
         starting = self._board.starting_by_class.get(task.executor_class, 0)
         if not starting:
-            return Reason.BUSY if self._await(task, 0, lasting=lasting) else None
+            # Whoever had room made for him takes that.
+            made = task.first or self._preempting.made_for(task)
+            return Reason.BUSY if not made and self._await(task, 0, lasting=lasting) else None
         self._board.starting_by_class[task.executor_class] = starting - 1
         if self._turns.shared:
             self._turns.charge(task, self._starting_mib(task.executor_class))
@@ -281,7 +284,8 @@ class _Cycle:
         """Reserve room for the first task that waits for others to end."""
         if self._reserved is not None or not self._policy.order.reserve or reason not in CURED_BY_WAITING:
             return reason
-        if found := plan(task.request, self._board, self._snapshot, self._policy, task.sequence):
+        barred = self._overtaking.barred(task.priority)
+        if found := plan(task.request, self._board, self._snapshot, self._policy, task.sequence, barred):
             self._reserved = reserve(task, found, self._board, self._snapshot, self._policy)
             self._reserved_at_ms, self._reserved_priority = found.at_ms, task.priority
             self._turns.shortest_first()

@@ -127,11 +127,16 @@ def _kept_for(snapshot: Snapshot) -> int | None:
     """The task whose turn has come already, and lasts until all of the devices are free that are kept for it.
 
     Else two tenants' large tasks could take the reservation from each other whenever who has used less changes, and
-    small ones fill what had come together. What waits for one device has its turn anew each cycle: there nothing comes
-    together, and what was decided before went by guessed run times.
+    small ones fill what had come together. Who waits for the end of the one run that has all of a device has its turn
+    anew each cycle: there nothing comes together, and what was decided before went by guessed run times.
     """
     reserved = snapshot.reserved
-    return reserved.sequence if reserved is not None and len(reserved.device_uuids) > 1 else None
+    if reserved is None:
+        return None
+    kept = set(reserved.device_uuids)
+    devices = [device for node in snapshot.nodes for device in node.devices if device.uuid in kept]
+    at_once = len(kept) == 1 and all(device.holders <= 1 and not device.schedulable_mib for device in devices)
+    return None if at_once else reserved.sequence
 
 
 class _Line:

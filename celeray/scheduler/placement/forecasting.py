@@ -157,7 +157,9 @@ class _Simulation:
         for key, count in decisions.overtaken.items():
             self._overtaken[key] = self._overtaken.get(key, 0) + count
         self._drop_hopeless(decisions)
-        settled = self._cluster.settle()
+        if decisions.placements:
+            self._stays = sorted({*self._stays, self._now_ms + 1}, reverse=True)
+        settled = self._cluster.settle(self._now_ms)
         # What was kept for a task in a cycle that also placed others may be less in the next one.
         return settled or bool(decisions.placements and decisions.reserved)
 

@@ -15,6 +15,7 @@ from celeray.scheduler.placement.board import Board, BoardDevice, BoardNode
 from celeray.scheduler.placement.closeness import closest_of
 from celeray.scheduler.placement.filters import could_fit_idle, node_matches, type_rank
 from celeray.scheduler.placement.policy import Policy
+from celeray.scheduler.placement.rooms import Bools
 
 CURED_BY_WAITING = frozenset(
     {Reason.EXCLUSIVE, Reason.VRAM, Reason.HOST_MEMORY, Reason.CPUS, Reason.STARTING, Reason.RESERVED}
@@ -46,7 +47,12 @@ class Plan:
 
 
 def plan(
-    request: ResourceRequest, board: Board, snapshot: Snapshot, policy: Policy, sequence: int | None = None
+    request: ResourceRequest,
+    board: Board,
+    snapshot: Snapshot,
+    policy: Policy,
+    sequence: int | None = None,
+    barred: Bools | None = None,
 ) -> Plan | None:
     """The earliest place for a request, ties to the first node; None: no end of what runs now makes room.
 
@@ -56,10 +62,13 @@ def plan(
 
     Args:
         sequence: of the task that asks. None: nobody does, so nothing is kept for it.
+        barred: by node, where it may not go, so that nothing is kept there from those that it would overtake.
     """
     ends = _ends_by_node(board, snapshot, policy)
     best: Plan | None = None
     for node in board.nodes:
+        if barred is not None and barred[node.row]:
+            continue
         if node_matches(request, node.state) or not could_fit_idle(request, node.state, policy):
             continue
         found = _plan_on(request, node, node.devices, ends.get(node.state.node_id, ()), policy)
@@ -68,6 +77,8 @@ def plan(
     kept, before = None, snapshot.reserved
     if before is not None and before.sequence == sequence:
         kept = _kept(request, before, board, ends.get(before.node_id, ()), policy)
+    if kept is not None and barred is not None and barred[kept.node.row]:
+        kept = None
     if best is None or kept is None or kept.at_ms > KEPT_FACTOR * best.at_ms + KEPT_MS:
         return best
     return kept

@@ -108,8 +108,10 @@ class VirtualCluster:
             self._change_node(executor.node_id, cpus=executor.cpus_milli)
             self._evicted.append(executor)
 
-    def settle(self) -> bool:
+    def settle(self, now_ms: int) -> bool:
         """What is under way is done: starting executors are up, and ended ones have given their room back.
+
+        An executor that has just come up stays for this instant, or starts and ends could alternate in it for ever.
 
         Returns:
             Whether anything was under way.
@@ -119,7 +121,9 @@ class VirtualCluster:
             self._change_node(node_id, starts=1)
         starting = [executor for executor in self._executors.values() if executor.starting]
         for executor in starting:
-            self._executors[executor.executor_id] = replace(executor, starting=False, idle=True)
+            self._executors[executor.executor_id] = replace(
+                executor, starting=False, idle=True, stays_ms=now_ms + 1
+            )
             cpus = self._booked.pop(executor.executor_id, 0)
             self._change_node(executor.node_id, cpus=cpus, starts=1)
         evicted, self._evicted = self._evicted, []
@@ -148,6 +152,10 @@ class VirtualCluster:
         self._reclaims = False
         found = False
         for node in list(self._nodes.values()):
+            if node.reclaiming_memory_mib:
+                found = True
+                self._change_node(node.node_id, memory=node.reclaiming_memory_mib)
+                self._nodes[node.node_id] = replace(self._nodes[node.node_id], reclaiming_memory_mib=0)
             coming = [d for d in node.devices if d.reclaiming_holders or d.reclaiming_mib]
             for device in coming:
                 found = True

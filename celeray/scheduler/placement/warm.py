@@ -58,7 +58,11 @@ def soon_free(
         barred: by node, where the task may not go.
     """
     for executor in board.soon_free(task.executor_class):
-        if not executor.start_ms or executor.free_in_ms is None:
+        node = board.node(executor.node_id)
+        if not executor.start_ms or executor.free_in_ms is None or node is None:
+            continue
+        # Executors without a device are of one class, whatever CPUs their tasks ask for.
+        if node.cpus_for(lasting=lasting) + executor.cpus_milli < task.request.cpus_milli:
             continue
         if executor.free_in_ms <= executor.start_ms + within_ms and _suits(
             task, executor, board, lasting=lasting, barred=barred

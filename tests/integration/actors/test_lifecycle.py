@@ -166,6 +166,7 @@ threading.Event().wait()
 """
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("ray_environment", "clean_environment")
 def test_the_driver_and_its_ray_end_with_a_bridge_that_was_killed(tmp_path: Path) -> None:
     with subprocess.Popen(

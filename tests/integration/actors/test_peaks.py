@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
+import pytest
+
 from celeray.scheduler.cluster import ExecutorSpec, RunEnded, RunSpec
 from tests.fake_nvml import FakeDevice
 from tests.integration.actors.conftest import A, B
@@ -65,6 +67,7 @@ def test_nobody_looks_where_nobody_wants_to_know(live: LiveCluster, gpu_node: Ad
     live.ended(spec)
 
 
+@pytest.mark.slow
 def test_in_a_container_it_is_what_came_to_the_device(live: LiveCluster, ray_cluster: RayTestCluster) -> None:
     uuid = "GPU-dddddddd-0000-0000-0000-000000000004"
     node = ray_cluster.add_node([FakeDevice(uuid, used_mib=700)], env={"CELERAY_PIDS_VISIBLE": "0"})

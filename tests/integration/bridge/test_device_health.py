@@ -166,6 +166,7 @@ def other(uuid: str) -> str:
     return B if uuid == A else A
 
 
+@pytest.mark.slow
 def test_a_bridge_honours_what_was_drained_before_it_started(site: Site) -> None:
     seen = site.before
     assert (seen["node"]["draining"], seen["node"]["drained"]["why"]) == (True, "kernel")

@@ -88,9 +88,8 @@ def test_a_task_longer_than_three_lease_times_runs_once(pair: Pair) -> None:
     until(lambda: not pair.owners(), "it is acknowledged")
 
 
-@pytest.mark.parametrize(
-    "stopped_s", [2 * LEASE_S, pytest.param(90.0, marks=[pytest.mark.slow, pytest.mark.timeout(400)])]
-)
+@pytest.mark.parametrize("stopped_s", [2 * LEASE_S, pytest.param(90.0, marks=pytest.mark.timeout(400))])
+@pytest.mark.slow
 def test_runs_of_a_stopped_bridge_are_ended_before_others_start(pair: Pair, stopped_s: float) -> None:
     key, app = uuid.uuid4().hex, pair.app
     beat, note = app.tasks["gpu.beat"], app.tasks["gpu.note"]

@@ -15,6 +15,7 @@ from .live import LiveBridge, application
 pytestmark = [pytest.mark.integration, pytest.mark.unmeasured]
 
 
+@pytest.mark.slow
 def test_each_kind_is_parked_and_the_bridge_goes_on(broker: str, tmp_path: Path) -> None:
     bridge = LiveBridge(broker, tmp_path, name="refusing").start()
     try:

@@ -65,6 +65,7 @@ def places(broker: str, ids: set[str]) -> list[int]:
         return [place for place, task_id in enumerate(started(client)) if task_id in ids]
 
 
+@pytest.mark.slow
 def test_twenty_of_who_comes_later_are_through_before_two_hundred_of_who_came_first(
     bridge: Any, broker: str
 ) -> None:

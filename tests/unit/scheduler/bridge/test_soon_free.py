@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from celeray.scheduler.bridge.expected import RUNS_MIN
+from celeray.scheduler.bridge.fleet import ExecutorLimits
+from celeray.scheduler.cluster import EndCause
 from celeray.scheduler.model import Reason
 from celeray.scheduler.states import RunState
 
@@ -11,9 +13,9 @@ from .harness import Harness
 START_S, RUN_S = 10.0, 2.0
 
 
-def one_busy() -> Harness:
+def one_busy(limits: ExecutorLimits | None = None) -> Harness:
     """A bridge whose only executor took 10 s to start, and has just begun what usually takes 2 s."""
-    bridge = Harness(reading_interval_s=1.0)
+    bridge = Harness(reading_interval_s=1.0, limits=limits)
     first = bridge.submit()
     bridge.step()
     bridge.advance(START_S)
@@ -56,3 +58,25 @@ def test_a_backlog_still_spreads() -> None:
     bridge.step()
     assert [run.reason for run in runs] == [Reason.STARTING, Reason.STARTING], "one reason a shape"
     assert len(bridge.cluster.executors) == 2
+
+
+def test_busy_executors_do_not_undo_the_backoff_of_failed_starts() -> None:
+    bridge = one_busy()
+    runs = [bridge.submit() for _ in range(4)]
+    bridge.step()
+    failed = 0
+    for _ in range(20):
+        for executor_id, executor in list(bridge.cluster.executors.items()):
+            if not executor.runs:
+                bridge.cluster.end(executor_id, EndCause.START_FAILED, "ImportError")
+                failed += 1
+        bridge.advance(0.01)
+    assert 1 <= failed <= 4
+    assert {run.reason for run in runs} == {Reason.EXECUTOR_FAILED}
+
+
+def test_nobody_waits_for_an_executor_that_ends_after_its_run() -> None:
+    bridge = one_busy(limits=ExecutorLimits(max_runs=2))
+    bridge.submit()
+    bridge.step()
+    assert len(bridge.cluster.executors) == 2, "another one starts at once"

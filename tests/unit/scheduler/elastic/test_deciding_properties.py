@@ -79,7 +79,7 @@ def situations(draw: st.DrawFn) -> Situation:
 
 
 @given(situations())
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=60, deadline=None)
 def test_never_above_max_never_below_min_and_the_same_each_time(found: Situation) -> None:
     decision = decide(found)
 
@@ -96,7 +96,7 @@ def test_never_above_max_never_below_min_and_the_same_each_time(found: Situation
 
 
 @given(situations())
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=40, deadline=None)
 def test_nothing_that_runs_something_is_given_back(found: Situation) -> None:
     released = set(decide(found).release)
 
@@ -106,7 +106,7 @@ def test_nothing_that_runs_something_is_given_back(found: Situation) -> None:
 
 
 @given(situations())
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=15, deadline=None)
 def test_an_empty_backlog_wants_nothing(found: Situation) -> None:
     decision = decide(replace(found, waiting=()))
 
@@ -115,7 +115,7 @@ def test_an_empty_backlog_wants_nothing(found: Situation) -> None:
 
 
 @given(situations(), backlogs())
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=60, deadline=None)
 def test_what_comes_behind_never_lowers_what_is_wanted(found: Situation, more: list[WaitingTask]) -> None:
     behind = [replace(item, sequence=1000 + item.sequence, arrived_ms=1) for item in more]
 
@@ -126,7 +126,7 @@ def test_what_comes_behind_never_lowers_what_is_wanted(found: Situation, more: l
 
 
 @given(types(), st.sampled_from(SIZES), st.integers(1, 4))
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=40, deadline=None)
 def test_a_task_that_only_a_type_can_hold_gets_exactly_one(
     known: dict[str, NodeType], gib: int | None, gpus: int
 ) -> None:

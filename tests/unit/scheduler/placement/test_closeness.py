@@ -190,7 +190,7 @@ def worth(choice: Choice, columns: tuple[int, ...]) -> tuple[int, ...]:
 
 
 @given(choices())
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=80, deadline=None)
 def test_the_best_of_all_sets_is_taken(choice: Choice) -> None:
     _, fits, _, _, gpus = choice
     columns = chosen(choice)
@@ -202,7 +202,7 @@ def test_the_best_of_all_sets_is_taken(choice: Choice) -> None:
 
 
 @given(choices())
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=80, deadline=None)
 def test_grown_sets_fit_and_are_the_same_again(
     choice: Choice,
 ) -> None:
@@ -254,7 +254,7 @@ def _with(found: Snapshot, known: list[Matrix]) -> Snapshot:
 
 
 @given(clusters(), st.lists(gangs, max_size=5), st.sampled_from(POLICIES))
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=40, deadline=None)
 def test_closeness_changes_neither_what_waits_for_one_nor_what_fits(
     cluster: tuple[Snapshot, list[Matrix]], requests: list[ResourceRequest], policy: str
 ) -> None:
@@ -278,7 +278,7 @@ def test_closeness_changes_neither_what_waits_for_one_nor_what_fits(
 
 
 @given(clusters(), st.lists(gangs, max_size=5), st.sampled_from(POLICIES), st.sampled_from([10, 1200]))
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=40, deadline=None)
 def test_where_all_are_equally_close_every_decision_is_what_it_is_without(
     cluster: tuple[Snapshot, list[Matrix]], requests: list[ResourceRequest], policy: str, value: int
 ) -> None:
@@ -296,7 +296,7 @@ def test_where_all_are_equally_close_every_decision_is_what_it_is_without(
 
 
 @given(clusters(), st.lists(gangs, max_size=5))
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=40, deadline=None)
 def test_a_dumped_cycle_with_closeness_decides_the_same_again(
     cluster: tuple[Snapshot, list[Matrix]], requests: list[ResourceRequest]
 ) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
 
+import pytest
 from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
@@ -178,3 +179,15 @@ class Arrivals(RuleBasedStateMachine):
 
 Arrivals.TestCase.settings = settings(max_examples=60, stateful_step_count=40, deadline=None)
 TestArrivals = Arrivals.TestCase
+
+
+@pytest.mark.parametrize("reserve", [True, False])
+@pytest.mark.parametrize("executor_class", ["m", "n"])
+def test_who_is_barred_keeps_no_room_from_the_one_that_it_would_overtake(
+    reserve: bool, executor_class: str
+) -> None:
+    policy = Policy(order=Order(overtaken_most=3, reserve=reserve))
+    low = replace(task(1, gpu(20), 3, executor_class="m"), arrived_ms=0)
+    high = replace(task(2, gpu(20), 5, executor_class=executor_class), arrived_ms=200_000, overtaken=3)
+    decisions = place([low, high], snapshot(node("a", device("a0"))), policy)
+    assert [placement.sequence for placement in decisions.placements] == [2]

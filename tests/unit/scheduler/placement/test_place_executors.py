@@ -127,6 +127,19 @@ def test_host_memory_that_executors_without_a_device_hold_is_cleared_for_a_task_
     assert sorted(decisions.evictions) == ["e1", "e2"]
 
 
+@pytest.mark.parametrize(
+    "request_of", [gpu(4, host_memory_mib=8 * GIB), ResourceRequest(host_memory_mib=8 * GIB)]
+)
+def test_while_host_memory_comes_back_nothing_more_ends_for_it(request_of: ResourceRequest) -> None:
+    cluster = snapshot(
+        node("a", device("a0"), memory_free_mib=0, reclaiming_memory_mib=8 * GIB),
+        executors=(warm(1, "cpu", "a", gib=0, host_memory_mib=8 * GIB),),
+    )
+    decisions = place([task(1, request_of)], cluster, POLICY)
+    assert decisions.evictions == ()
+    assert decisions.waiting == {1: Reason.RECLAIMING}
+
+
 def test_host_memory_is_cleared_too() -> None:
     cluster = snapshot(
         node("a", cpus=4, memory_free_mib=GIB),

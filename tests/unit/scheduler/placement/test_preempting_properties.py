@@ -137,7 +137,7 @@ def without(snapshot: Snapshot, executor_ids: set[str]) -> Snapshot:
 
 
 @given(snapshots(), waiting_tasks())
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=60, deadline=None)
 def test_only_preemptible_runs_of_lower_priority_end_and_only_for_urgent_tasks(
     snapshot: Snapshot, tasks: tuple[WaitingTask, ...]
 ) -> None:
@@ -158,7 +158,7 @@ def test_only_preemptible_runs_of_lower_priority_end_and_only_for_urgent_tasks(
 
 
 @given(snapshots(), waiting_tasks())
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=60, deadline=None)
 def test_the_task_fits_where_its_room_was_made_and_only_since_all_of_them_ended(
     snapshot: Snapshot, tasks: tuple[WaitingTask, ...]
 ) -> None:
@@ -176,7 +176,7 @@ def test_the_task_fits_where_its_room_was_made_and_only_since_all_of_them_ended(
 
 
 @given(snapshots(), waiting_tasks())
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=40, deadline=None)
 def test_switched_off_nothing_ends_and_all_else_is_decided_as_ever(
     snapshot: Snapshot, tasks: tuple[WaitingTask, ...]
 ) -> None:
@@ -187,7 +187,7 @@ def test_switched_off_nothing_ends_and_all_else_is_decided_as_ever(
 
 
 @given(snapshots(), waiting_tasks())
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=40, deadline=None)
 def test_the_same_input_gives_the_same_output_and_survives_its_dump(
     snapshot: Snapshot, tasks: tuple[WaitingTask, ...]
 ) -> None:
@@ -200,7 +200,7 @@ def test_the_same_input_gives_the_same_output_and_survives_its_dump(
 
 
 @given(snapshots(), waiting_tasks())
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=40, deadline=None)
 def test_while_its_room_comes_back_nothing_more_ends_for_a_task(
     snapshot: Snapshot, tasks: tuple[WaitingTask, ...]
 ) -> None:

@@ -6,7 +6,7 @@ from dataclasses import replace
 
 import pytest
 
-from celeray.scheduler.model import Reason, Snapshot, WarmExecutor
+from celeray.scheduler.model import Reason, ResourceRequest, Snapshot, WarmExecutor
 from celeray.scheduler.placement import place
 
 from .clusters import POLICY, device, gpu, node, snapshot, task, warm
@@ -56,6 +56,23 @@ def test_a_task_that_the_busy_one_can_not_take_does_not_wait_for_it() -> None:
     cluster = with_room(busy(1, "a0", start_ms=8_000, free_in_ms=3_000))
     decisions = place([task(1, gpu(6), executor_class="model")], cluster, POLICY)
     assert [p.sequence for p in decisions.placements] == [1]
+
+
+def test_nobody_waits_for_an_executor_whose_node_has_too_few_cpus_for_the_task() -> None:
+    """Executors without a device are of one class, whatever CPUs their tasks ask for."""
+    small = replace(
+        warm(1, "cpu", "a", gib=0, idle=False, start_ms=8_000), cpus_milli=1_000, ends_in_ms=50, free_in_ms=50
+    )
+    cluster = snapshot(node("a", cpus=2, cpus_free_milli=1_000), node("b", cpus=8), executors=(small,))
+    wanted = task(1, ResourceRequest(cpus_milli=4_000), executor_class="cpu")
+    assert [p.node_id for p in place([wanted], cluster, POLICY).placements] == ["b"]
+
+
+def test_who_had_room_made_for_him_takes_that() -> None:
+    running = busy(1, "a0", start_ms=20_000, free_in_ms=18_000, gib=20)
+    cluster = snapshot(node("a", device("a0", 24, 4, holders=1), device("a1")), executors=(running,))
+    urgent = replace(task(1, gpu(20), 10, executor_class="model"), first=True)
+    assert [p.sequence for p in place([urgent], cluster, POLICY).placements] == [1]
 
 
 @pytest.mark.parametrize(("free_in_ms", "evicted"), [(9_500, ()), (10_500, ("e2",))])
