@@ -151,6 +151,9 @@ class Publisher:
         if request.gpus and (error := could_ever_fit(request, self._capacity.current(self._connect))):
             raise error
         if request.gpus or router.settings.is_gpu_queue(queue) or message_class.HEADER in headers:
+            if self._running_headers() is None:
+                # A retry has the headers of its message, whatever these are.
+                tenants.check(headers)
             return {message_class.HEADER: message_class.message_class(name, request, tenant)}
         return {}
 
@@ -207,10 +210,11 @@ def survives_msgpack(body: Any) -> bool:
 
 
 def _without(headers: Mapping[str, Any]) -> Mapping[str, Any]:
-    """What a running task publishes has its headers, and is a message of its own."""
-    if TAG_HEADER not in headers and tenants.HEADER not in headers:
-        return headers
-    return {name: value for name, value in headers.items() if name not in (TAG_HEADER, tenants.HEADER)}
+    """What a running task publishes has its headers, and is a message of its own. A `tenant` that is no name stays."""
+    own = {TAG_HEADER}
+    if headers.get(tenants.HEADER) is None or tenants.tenant_of(headers):
+        own.add(tenants.HEADER)
+    return {name: value for name, value in headers.items() if name not in own}
 
 
 def _named(tenant: str | None) -> dict[str, str]:

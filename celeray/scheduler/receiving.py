@@ -13,7 +13,7 @@ from celeray.scheduler import priorities, requests
 from celeray.scheduler.errors import RequirementError
 from celeray.scheduler.model import ResourceRequest
 from celeray.scheduler.settings import Settings
-from celeray.scheduler.tenants import read_tenant
+from celeray.scheduler.tenants import tenant_of
 
 _READ = "celeray_received"
 """Attribute of a request: what was read of it."""
@@ -59,7 +59,7 @@ def _read(request: Any, settings: Settings) -> Received | RequirementError:
         if queue == settings.priority_queue:
             own = amqp.own_queue(request.type, request.args, request.kwargs, headers, task)
         wanted = amqp.task_router.request_for(headers, getattr(task, requests.HEADER, None), own)
-        tenant = read_tenant(headers)
+        tenant = tenant_of(headers)
     except RequirementError as error:
         return error
     except Exception as error:  # noqa: BLE001 - whatever a parser did not expect

@@ -25,8 +25,17 @@ def is_name(value: Any) -> bool:
     )
 
 
-def read_tenant(headers: Mapping[str, Any]) -> str | None:
-    """The tenant of a message by its headers. None: it names none.
+def tenant_of(headers: Mapping[str, Any]) -> str | None:
+    """The tenant of a message by its headers. None: it names none, or has a header of this name that is not celeray's.
+
+    Apps may have had such a header, a number say, before celeray came: their messages run as before.
+    """
+    value = headers.get(HEADER)
+    return value if is_name(value) else None
+
+
+def check(headers: Mapping[str, Any]) -> None:
+    """For a new message to a bridge.
 
     Raises:
         RequirementError: what it names is no name.
@@ -34,7 +43,6 @@ def read_tenant(headers: Mapping[str, Any]) -> str | None:
     value = headers.get(HEADER)
     if value is not None and not is_name(value):
         raise RequirementError(HEADER, value, BOUND)
-    return value
 
 
 def published_by(headers: Mapping[str, Any], running: Mapping[str, Any] | None) -> str | None:
@@ -43,11 +51,5 @@ def published_by(headers: Mapping[str, Any], running: Mapping[str, Any] | None) 
     Args:
         headers: of the call. A tenant of None there takes the message from the running task's tenant.
         running: headers of the task that publishes it. None: no task does.
-
-    Raises:
-        RequirementError: what the call names is no name.
     """
-    if HEADER in headers or not running:
-        return read_tenant(headers)
-    inherited = running.get(HEADER)
-    return inherited if is_name(inherited) else None
+    return tenant_of(headers if HEADER in headers or not running else running)

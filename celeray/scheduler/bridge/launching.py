@@ -102,7 +102,9 @@ class Launcher:
             self._runs.bind(member, executor)
         executor.call_size = len(specs)
         first = specs[0][0]
-        executor.preemptible, executor.priority = first.preemptible and len(specs) == 1, first.task.priority
+        # Put back, what ran out of GPU memory would begin anew with too little.
+        executor.preemptible = first.preemptible and not first.ran_out and len(specs) == 1
+        executor.priority = first.task.priority
         self._cluster.run(executor.executor_id, *(spec for _, spec in specs))
         if not executor.fresh:
             self._begin((member for member, _ in specs), executor)

@@ -99,18 +99,17 @@ class Upkeep:
 
     def _end_unplaceable(self, now: float) -> None:
         """A request that fits nowhere fails, or goes back where another bridge's nodes can hold it."""
+        never, waiting = self._dispatcher.never_since, self._dispatcher.waiting
+        for shape in [shape for shape in never if not waiting.of(shape)]:
+            del never[shape]
         due: set[Shape] = (
             set()
             if self._settings.cluster_may_grow
-            else {
-                shape
-                for shape, since in self._dispatcher.never_since.items()
-                if now - since >= self._settings.never_fits_after_s
-            }
+            else {shape for shape, since in never.items() if now - since >= self._settings.never_fits_after_s}
         )
         if not due:
             return
-        for shape, runs in self._dispatcher.waiting.shapes().items():
+        for shape, runs in waiting.shapes().items():
             if shape not in due:
                 continue
             error = self._refusal(shape[1])

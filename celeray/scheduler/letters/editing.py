@@ -76,6 +76,6 @@ def edit_request(
     changed: dict[str, Any] = {requests.HEADER: after}
     if wanted.gpus or router.settings.is_gpu_queue(queue) or message_class.HEADER in headers:
         changed[message_class.HEADER] = message_class.message_class(
-            str(headers.get("task")), wanted, tenants.read_tenant(headers)
+            str(headers.get("task")), wanted, tenants.tenant_of(headers)
         )
     return RequestEdit(before or {}, after, changed)

@@ -15,6 +15,7 @@ from kombu.transport import virtual
 from kombu.utils.json import object_hook
 
 from celeray.scheduler.letters.attempts import HEADER as ATTEMPTS
+from celeray.scheduler.preempted import HEADER as PREEMPTED
 
 _BROKEN = (ValueError, TypeError, KeyError, AttributeError, RecursionError, OverflowError)
 _TAG = re.compile(r"[!-~]+")
@@ -102,7 +103,7 @@ def body_of(document: dict[str, Any]) -> bytes | None:
 
 def renewed(envelope: Envelope, tag: str) -> bytes:
     """The message as it was first sent, with another delivery tag: begun runs and fences are counted by it."""
-    text = without_header(envelope.text.encode(), ATTEMPTS).decode()
+    text = without_header(without_header(envelope.text.encode(), ATTEMPTS), PREEMPTED).decode()
     start = _member(text, _BLANK.match(text).end(), "properties")[0]  # type: ignore[union-attr] # matches nothing, too
     first, last = _member(text, start, "delivery_tag")
     return f"{text[:first]}{json.dumps(tag)}{text[last:]}".encode()

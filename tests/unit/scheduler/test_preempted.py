@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from celeray.scheduler.letters.attempts import HEADER as ATTEMPTS
 from celeray.scheduler.letters.attempts import Attempts
-from celeray.scheduler.letters.envelope import with_header
+from celeray.scheduler.letters.envelope import read_envelope, renewed, with_header
 from celeray.scheduler.preempted import HEADER, MOST, PutBack, put_back_of
 
 MARK = PutBack(1_700_000_000.125, "urgent-1")
@@ -50,6 +50,18 @@ def test_so_may_what_a_retry_policy_has_sent_again() -> None:
     assert put_back_of({**headers_with(), ATTEMPTS: Attempts(retried=1, total=1).header()}) is None
     retried = Attempts(retried=1, total=1).header()
     assert put_back_of(headers_with(**{ATTEMPTS: retried})) == MARK
+
+
+def test_a_dead_letter_that_is_sent_again_was_not_put_back() -> None:
+    message = {
+        "body": "e30=",
+        "headers": {"id": "t", "retries": 0},
+        "properties": {"delivery_tag": "tag", "delivery_info": {"exchange": "", "routing_key": "q"}},
+    }
+    parked = with_header(json.dumps(message).encode(), HEADER, MARK.header(message["headers"]))
+    assert put_back_of(json.loads(parked)["headers"]) == MARK
+    again = json.loads(renewed(read_envelope(parked), "another"))
+    assert put_back_of(again["headers"]) is None
 
 
 def test_a_long_task_id_is_cut() -> None:

@@ -92,9 +92,17 @@ class TestTenant:
         assert send(app, headers={"tenant": "team-a"})["headers"]["tenant"] == "team-a"
 
     @pytest.mark.parametrize("value", ["", "  ", "x" * 65, "a\nb", 7, ["a"], b"a"])
-    def test_what_is_no_name_is_refused(self, app: Celery, value: Any) -> None:
+    def test_what_is_no_name_is_refused_for_a_bridge_and_left_to_the_app_elsewhere(
+        self, app: Celery, value: Any
+    ) -> None:
         with pytest.raises(RequirementError, match=r"tenant=.*1 to 64"):
-            send(app, headers={"tenant": value})
+            send(app, "film.generate_image", headers={"tenant": value})
+        assert send(app, headers={"tenant": value})["headers"]["tenant"] == value
+
+    @pytest.mark.usefixtures("in_task")
+    def test_a_retry_keeps_what_its_message_had(self, app: Celery) -> None:
+        sent = send(app, "film.generate_image", headers={"tenant": 42})["headers"]
+        assert sent["tenant"] == 42
 
     @pytest.mark.parametrize("headers", [{}, {"tenant": None}])
     def test_where_nobody_is_named_the_header_is_not_there(self, app: Celery, headers: Any) -> None:

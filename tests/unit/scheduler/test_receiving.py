@@ -105,18 +105,14 @@ class TestReceive:
         assert not isinstance(error, FlagError)
         assert (error.key, error.value) == ("vram_gb", -1)
 
-    def test_a_tenant_is_read_and_a_bad_one_is_returned(self, app: Celery) -> None:
+    def test_a_tenant_is_read_and_what_is_no_name_is_nobodys(self, app: Celery) -> None:
         stock = Celery(broker=app.conf.broker_url, set_as_current=False)
         for tenant in ("team-a", None, 7):
             stock.send_task(
                 "film.plain", queue="cpu.analysis", headers={"tenant": tenant}, ignore_result=True
             )
-        named, unnamed, bad = (received(app, "cpu.analysis") for _ in range(3))
-        assert isinstance(named, Received)
-        assert isinstance(unnamed, Received)
-        assert (named.tenant, unnamed.tenant) == ("team-a", None)
-        assert isinstance(bad, RequirementError)
-        assert (bad.key, bad.value) == ("tenant", 7)
+        found = [received(app, "cpu.analysis") for _ in range(3)]
+        assert [one.tenant for one in found if isinstance(one, Received)] == ["team-a", None, None]
 
 
 class TestOwnQueue:

@@ -289,3 +289,13 @@ def test_limits_of_ended_runs_are_not_kept() -> None:
         bridge.step()
     assert len(bridge.dispatcher.deadlines) == 2
     assert len(bridge.dispatcher.deadlines._heap) < 200
+
+
+def test_what_can_never_fit_is_forgotten_once_nothing_of_it_waits() -> None:
+    bridge = Harness(cluster_may_grow=True)
+    run = bridge.submit(gib=500)
+    bridge.advance(1.0)
+    assert run.shape in bridge.dispatcher.never_since
+    bridge.dispatcher.runs.give_back(run)
+    bridge.advance(1.0)
+    assert not bridge.dispatcher.never_since

@@ -279,6 +279,21 @@ def test_a_node_that_is_lost_meanwhile_took_the_process_along() -> None:
     assert port(run).words == ["begun", "not_begun", "put_back"]
 
 
+def test_what_ran_out_of_gpu_memory_is_left_alone() -> None:
+    """Elsewhere it would begin anew with too little."""
+    bridge = bridge_with()
+    run = bridge.submit("film.long", 8, preemptible=True)
+    executor_id = bridge.begin(run)
+    bridge.cluster.run_out(executor_id)
+    bridge.advance(5.0)
+    bridge.begin(run)
+    bridge.advance(5.0)
+    assert run.ran_out == 1
+    urgent = urgent_of(bridge)
+    assert run.state is RunState.RUNNING
+    assert urgent.reason is Reason.VRAM
+
+
 def test_a_run_of_a_batch_is_left_alone() -> None:
     bridge = bridge_with()
     executor_id = bridge.learn(0.001, gib=20)
