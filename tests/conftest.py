@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator
 
+import coverage
 import pytest
 import redis
 
@@ -13,6 +14,15 @@ from celeray.scheduler.errors import ConfigurationError
 
 COVERAGE_VARIABLE = "COVERAGE_PROCESS_CONFIG"
 """By it coverage measures the processes that a measured one starts, which costs them as much CPU time as their work."""
+
+
+def pytest_sessionfinish(session: pytest.Session) -> None:
+    """Write what was measured. pytest-xdist kills its processes where they take 10 s to end, as with Ray in them they
+    may, and a report without one of them is below its bound.
+    """
+    measured = coverage.Coverage.current()
+    if hasattr(session.config, "workerinput") and measured is not None:
+        measured.save()
 
 
 @pytest.fixture(autouse=True, scope="module")

@@ -55,6 +55,7 @@ def _agent_pid(node: AddedNode) -> int:
     return agent
 
 
+@pytest.mark.slow
 def test_two_bridges_never_share_a_device_and_the_second_takes_over(
     ray_cluster: RayTestCluster, tmp_path: Path
 ) -> None:

@@ -118,6 +118,7 @@ def test_runs_of_a_stopped_bridge_are_ended_before_others_start(pair: Pair, stop
     assert len(pair.times(key, "begun")) == 2
 
 
+@pytest.mark.slow
 def test_messages_of_a_killed_bridge_run_again_within_a_lease_time_plus_5_s(pair: Pair) -> None:
     key, app = uuid.uuid4().hex, pair.app
     sent = app.tasks["gpu.beat"].apply_async((key, 1.0), link=app.tasks["gpu.note"].si(f"{key}:notes"))

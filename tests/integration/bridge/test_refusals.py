@@ -18,6 +18,7 @@ def stock(shared_bridge: LiveBridge) -> Celery:
     return Celery("stock", broker=shared_bridge.url, backend=shared_bridge.url, set_as_current=False)
 
 
+@pytest.mark.slow
 def test_too_large_for_the_known_cluster_is_refused_at_publish(app: Celery) -> None:
     app.tasks["gpu.here"].delay().get(timeout=60)
     headers = {"resource_requirements": {"vram_gb": 25}}

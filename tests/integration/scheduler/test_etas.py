@@ -42,7 +42,8 @@ def scheduled(broker: Broker) -> int:
     return sizes.pop() if len(sizes) == 1 else -1
 
 
-@pytest.mark.parametrize("far", [40, pytest.param(10_000, marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("far", [40, 10_000])
 def test_a_far_eta_waits_in_redis_and_survives_its_worker(
     stock: Celery, start_worker: Any, broker: Broker, eventually: Any, far: int
 ) -> None:
