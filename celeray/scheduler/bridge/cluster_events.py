@@ -86,6 +86,7 @@ class ClusterEvents:
                 self.up, self.address, self.detail = True, address, None
             case ClusterDown(detail):
                 self._on_cluster_down(detail)
+        self._preemptions.settle()
 
     def _on_node_read(self, reading: NodeReading) -> None:
         if reading.node_id not in self.given_back:

@@ -8,6 +8,7 @@ that the task after an ended one begins in the same wake-up.
 from __future__ import annotations
 
 import logging
+from collections import Counter
 from collections.abc import Callable, Collection
 from dataclasses import replace
 
@@ -17,6 +18,7 @@ from celeray.scheduler.bridge.deadlines import Deadline, Deadlines, Due
 from celeray.scheduler.bridge.fleet import ExecutorLimits, Fleet
 from celeray.scheduler.bridge.launching import Launcher
 from celeray.scheduler.bridge.learner import Learner
+from celeray.scheduler.bridge.operator_policy import policy_of_placement
 from celeray.scheduler.bridge.out_of_memory import OutOfMemory
 from celeray.scheduler.bridge.peaks import peak_of
 from celeray.scheduler.bridge.preempting import Preemptions
@@ -32,7 +34,6 @@ from celeray.scheduler.fencing import Fence
 from celeray.scheduler.learned.overview import policy_of
 from celeray.scheduler.model import Reason, Reserved, Snapshot
 from celeray.scheduler.placement import CycleInput, place
-from celeray.scheduler.placement.policy import WEIGHT_ONE, Order, Policy
 from celeray.scheduler.placement.preempting import URGENT
 from celeray.scheduler.settings import Settings
 from celeray.scheduler.states import RunState
@@ -264,19 +265,15 @@ class Dispatcher:
     def _head_limits(self, snapshot: Snapshot, now: float) -> Callable[[Shape], int]:
         """How many of a shape could find a place in this cycle at the most, and one more to learn the reason."""
         starts = sum(node.starts_free for node in snapshot.nodes)
-        ready: dict[str, int] = {}
-        soon: dict[str, int] = {}
-        for executor in snapshot.executors:
-            of = ready if executor.idle or executor.starting else soon
-            if of is ready or executor.free_in_ms is not None:
-                of[executor.executor_class] = of.get(executor.executor_class, 0) + 1
+        executors = snapshot.executors
+        ready = Counter(e.executor_class for e in executors if e.idle or e.starting)
+        awaited = Counter(e.executor_class for e in executors if e.free_in_ms is not None)
 
         def limit(shape: Shape) -> int:
-            possible = ready.get(shape[0], 0)
             if self.fleet.starts.blocked(shape[0], now):
                 self.waiting.mark(shape, Reason.EXECUTOR_FAILED)
-                return possible
-            return possible + soon.get(shape[0], 0) + starts + 1
+                return ready[shape[0]]
+            return ready[shape[0]] + awaited[shape[0]] + starts + 1
 
         return limit
 
@@ -312,23 +309,3 @@ class Dispatcher:
         if executor is not None:
             self.fleet.stop(executor, force=True)
         run.port.hard_limit(seconds)
-
-
-def policy_of_placement(settings: Settings) -> Policy:
-    """What the operator chose about placement."""
-    return Policy(
-        headroom_mib=settings.vram_headroom_mib,
-        exclusive_foreign_mib=settings.exclusive_foreign_mib,
-        name=settings.placement_policy,
-        order=Order(
-            aging_ms=round(settings.priority_aging_s * 1000),
-            overtaken_most=settings.overtaken_max,
-            reserve=settings.reservation,
-            shortest_first=settings.shortest_first,
-            preempt=settings.preemption,
-            unknown_run_ms=round(settings.unknown_run_s * 1000),
-            tenant_weights_milli=tuple(
-                (name, round(weight * WEIGHT_ONE)) for name, weight in sorted(settings.tenant_weights.items())
-            ),
-        ),
-    )

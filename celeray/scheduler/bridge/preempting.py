@@ -1,7 +1,7 @@
 """Runs that are ended, and put back, so that an urgent task gets their room.
 
 The order matters: the process is dead before its message goes back, or two runs of it could go on at once. So the
-decision kills the executor, and its end, which the cluster tells once the process was seen dead, puts the message
+decision kills the executor, and its end, which the cluster tells once the process was seen dead, lets the message go
 back. A run that comes back in between is done, and its message acknowledged: nothing is lost, and nothing runs twice.
 """
 
@@ -26,6 +26,8 @@ class Preemptions:
         self._runs = runs
         self._made: dict[int, tuple[Run, Preemption, tuple[str, ...]]] = {}
         """Whose room is not back yet, by the urgent run's number, and the executors that have it."""
+        self._dead: dict[str, list[Run]] = {}
+        """Runs whose process is gone, by the urgent task, while others that end for it are not."""
 
     def pending(self) -> tuple[Preemption, ...]:
         """Those whose room comes back for a task that still waits for it."""
@@ -56,6 +58,7 @@ class Preemptions:
 
     def put_back(self, run: Run, executor_id: str) -> None:
         """The process of a run that was ended for an urgent one is gone."""
+        assert run.ended_for is not None
         logger.info(
             "%s[%s] of priority %d is put back for the urgent %s: executor %s was ended",
             run.name,
@@ -64,4 +67,22 @@ class Preemptions:
             run.ended_for,
             executor_id,
         )
-        self._runs.put_back(run)
+        self._dead.setdefault(run.ended_for, []).append(run)
+
+    def settle(self) -> None:
+        """Put back what is dead, once nothing else ends for the same urgent task.
+
+        Each goes to the front of its list, so the youngest goes first: then they stand there in their order.
+        """
+        for task_id, dead in list(self._dead.items()):
+            if any(run.ended_for == task_id and run not in dead for run in self._runs.running):
+                continue
+            del self._dead[task_id]
+            for run in sorted(dead, key=lambda run: -run.task.sequence):
+                if run.state is RunState.ENDED:
+                    continue
+                try:
+                    self._runs.put_back(run)
+                except Exception:
+                    # The others must go back as well.
+                    logger.exception("%s could not be put back", run.task_id)

@@ -232,18 +232,23 @@ def test_a_chord_member_that_runs_twice_counts_once(runs: Runs, task_id: str) ->
     assert runs.published() == ["the-body"]
 
 
-def test_a_chord_is_completed_when_its_claimant_died(
-    runs: Runs, task_id: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
+@pytest.fixture
+def dead_claimant(runs: Runs, task_id: str, monkeypatch: pytest.MonkeyPatch) -> tuple[dict[str, Any], str]:
+    """The member of a chord whose process took the body's claim, and died before it published; and the claim's key."""
     backend = runs.app.backend
     backend.set_chord_size("the-group", 1)
     member = dict(_member(runs), group_index=0)
     with monkeypatch.context() as crash:
-        # The body's claim is taken, and the process dies before it publishes.
         crash.setattr(backend, "_chord_claim_extend_script", _die)
         with pytest.raises(SystemExit):
             runs.run(OLD, task_id=task_id, **member)
-    claim = backend.get_key_for_group("the-group", ".c")
+    return member, backend.get_key_for_group("the-group", ".c")
+
+
+def test_a_chord_is_completed_when_its_claimant_died(
+    runs: Runs, task_id: str, dead_claimant: tuple[dict[str, Any], str]
+) -> None:
+    member, claim = dead_claimant
     assert runs.published() == []
     assert runs.redis.pttl(claim) > 0
     runs.redis.pexpire(claim, 300)
@@ -252,16 +257,13 @@ def test_a_chord_is_completed_when_its_claimant_died(
 
 
 def test_the_claim_of_a_messages_earlier_run_is_taken_over_at_once(
-    runs: Runs, task_id: str, monkeypatch: pytest.MonkeyPatch
+    runs: Runs,
+    task_id: str,
+    dead_claimant: tuple[dict[str, Any], str],
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    backend = runs.app.backend
-    backend.set_chord_size("the-group", 1)
-    member = dict(_member(runs), group_index=0)
-    with monkeypatch.context() as crash:
-        crash.setattr(backend, "_chord_claim_extend_script", _die)
-        with pytest.raises(SystemExit):
-            runs.run(OLD, task_id=task_id, **member)
-    runs.redis.pexpire(backend.get_key_for_group("the-group", ".c"), 600_000)
+    member, claim = dead_claimant
+    runs.redis.pexpire(claim, 600_000)
     with monkeypatch.context() as no_wait:
         no_wait.setattr("celeray.scheduler.chord_claims.time.sleep", _die)
         runs.run(NEW, task_id=task_id, repeat=True, **member)

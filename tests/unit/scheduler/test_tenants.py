@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from celeray.scheduler.bridge.dispatcher import policy_of_placement
+from celeray.scheduler.bridge.operator_policy import policy_of_placement
 from celeray.scheduler.counters import Counters, TenantUse
 from celeray.scheduler.errors import ConfigurationError
 from celeray.scheduler.overview import Overview

@@ -190,6 +190,24 @@ def test_two_urgent_tasks_have_two_ended() -> None:
     assert [run.state for run in urgent] == [RunState.RUNNING] * 2
 
 
+@pytest.mark.parametrize("turned", [False, True])
+def test_those_that_end_for_one_task_go_back_in_their_order_however_they_die(turned: bool) -> None:
+    """Each goes to the front of its list, so the one that came first has to go last."""
+    bridge = bridge_with(nodes={"n1": [("GPU-a", "A100", 24 * GIB), ("GPU-b", "A100", 24 * GIB)]})
+    first, second = running(bridge), running(bridge)
+    bridge.submit("film.gang", request=ResourceRequest(gpus=2, memory_mib=20 * GIB), priority=9)
+    bridge.dispatcher.cycle()
+    one, other = reversed(bridge.events) if turned else bridge.events
+    bridge.events.clear()
+    bridge.dispatcher.handle(one)
+    assert [run.state for run in (first, second)] == [RunState.RUNNING] * 2, "the other one ends yet"
+    back: list[Run] = []
+    for run in (first, second):
+        port(run).put_back = lambda _, run=run: back.append(run)  # type: ignore[method-assign, misc]
+    bridge.dispatcher.handle(other)
+    assert back == [second, first]
+
+
 def test_the_room_is_not_given_to_what_has_grown_old() -> None:
     bridge = bridge_with(nodes={"n1": [("GPU-a", "A100", 24 * GIB)]}, priority_aging_s=1.0)
     run = bridge.submit("film.long", 20, preemptible=True)
