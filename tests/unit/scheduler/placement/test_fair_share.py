@@ -9,6 +9,7 @@ from random import Random
 from types import SimpleNamespace
 from typing import Any
 
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -294,3 +295,21 @@ def test_a_task_for_which_runs_were_ended_has_its_turn_whatever_its_tenant_has_u
     ]
     shares = FairShare(waiting, Snapshot((), tenants={"greedy": 10**9}), Order())
     assert [one.sequence for one in shares] == [1, 2]
+
+
+@pytest.mark.parametrize(
+    ("holders", "free_gib", "first"),
+    [(1, 0, 2), (2, 0, 1), (1, 20, 1)],
+    ids=["one run ends and all is free", "several have to end", "some have ended"],
+)
+def test_room_that_comes_together_on_one_device_is_no_other_tenants_meanwhile(
+    holders: int, free_gib: int, first: int
+) -> None:
+    """Else two tenants' large tasks could take it from each other, and small ones fill what had come together."""
+    waiting = [replace(task(1, gpu(80)), tenant="greedy"), replace(task(2, gpu(80)), tenant="modest")]
+    cluster = replace(
+        snapshot(node("n", device("d0", 80, free_gib, holders=holders))),
+        reserved=Reserved(1, "n", ("d0",), 1_000),
+        tenants={"greedy": 10**9},
+    )
+    assert next(iter(FairShare(waiting, cluster, Order()))).sequence == first

@@ -166,6 +166,19 @@ def test_every_task_has_a_start_or_a_cause_and_the_reason_of_its_first_cycle(
     assert all(said[sequence].starts_in_ms == 0 for sequence in begun)
 
 
+def test_tenants_that_take_turns_do_not_start_and_end_executors_in_one_instant_for_ever() -> None:
+    """The gang's turn comes with its reservation, which ends with the start for the other, and so on."""
+    gang = replace(lasting(task(1, gpu(None, gpus=2), executor_class="big"), 1_000), tenant="greedy")
+    small = replace(lasting(task(2, gpu(20), executor_class="small"), 1_000), tenant="modest")
+    running = warm(9, "other", "n", "d0", gib=10, idle=False, ends_in_ms=600_000)
+    cluster = snapshot(
+        node("n", device("d0", 24, 14, holders=1), device("d1"), device("d2")), executors=(running,)
+    )
+    cluster = replace(cluster, tenants={"greedy": 10**12})
+    found = forecast(CycleInput((gang, small), cluster, Policy()), {1, 2})
+    assert all(one.starts_in_ms is not None and one.starts_in_ms < 5_000 for one in found.values())
+
+
 class TestPreemption:
     """What is ended for an urgent task makes its room at once, and does not come back."""
 
