@@ -126,6 +126,7 @@ def test_a_broken_connection_does_not_run_a_running_task_twice(own_bridge: LiveB
     assert app.tasks["gpu.counted"].delay(0.0).get(timeout=60) == 1
 
 
+@pytest.mark.slow
 def test_a_task_out_of_memory_fails_and_its_message_is_settled(own_bridge: LiveBridge) -> None:
     app = application(own_bridge.url)
     with pytest.raises(MemoryError):

@@ -51,7 +51,9 @@ def shared_store(shared_bridge: LiveBridge) -> Iterator[StatusStore]:
 
 
 def test_a_task_behind_two_that_have_a_device_each(app: Celery, shared_store: StatusStore) -> None:
-    wait = [app.tasks["gpu.whole"].delay(3.0) for _ in range(3)]
+    # Longer than a start takes: else the third one waits for an executor that is soon free, which is another reason.
+    asked = {"resource_requirements": {"expected_s": 600}}
+    wait = [app.tasks["gpu.whole"].apply_async((3.0,), headers=asked) for _ in range(3)]
 
     def waits() -> TaskExplanation | None:
         found = [explained(shared_store, one.id) for one in wait]

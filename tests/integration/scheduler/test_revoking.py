@@ -117,6 +117,7 @@ def test_a_broker_that_does_not_answer_is_told_to_the_caller() -> None:
     app.close()
 
 
+@pytest.mark.slow
 def test_a_worker_that_was_down_honours_them(
     front: Celery,
     stock: Celery,

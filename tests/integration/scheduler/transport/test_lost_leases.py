@@ -57,6 +57,7 @@ def test_a_run_whose_lease_is_lost_yields_nothing(
     assert broker.client.get("after:begun") == b"1"
 
 
+@pytest.mark.slow
 def test_a_worker_goes_on_after_lost_leases(
     front: Celery, start_worker: Any, broker: Broker, eventually: Any
 ) -> None:
